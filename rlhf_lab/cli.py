@@ -1,0 +1,135 @@
+"""The command line: parses, then calls one function. Imports inside each command, so `--help` never loads torch.
+
+rlhf-lab run                                    everything, on the embedded default
+rlhf-lab ppo configs/hh_rlhf.yaml ppo.kl_coef=0.1
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlhf_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from rlhf_lab.config import Experiment
+
+app = typer.Typer(
+    help="Three-step RLHF for language models: supervised fine-tuning, a reward model, PPO.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG] [section.key=value ...]",
+        help="A YAML file or the name of a shipped one (default: assistant), then settings that override it.",
+    ),
+]
+
+
+@app.command()
+def run(settings: Settings = None) -> None:
+    """Do all steps that are not done yet; ends with a table and report.html."""
+    experiment = _experiment(settings)
+    from rlhf_lab import pipeline
+    from rlhf_lab.results import print_results
+
+    pipeline.run(experiment)
+    print_results(experiment.run_folder)
+
+
+@app.command()
+def sft(settings: Settings = None) -> None:
+    """Step 1: supervised fine-tuning on demonstrations."""
+    _do(["base", "sft"], settings)
+
+
+@app.command()
+def reward(settings: Settings = None) -> None:
+    """Step 2: a reward model from pairwise comparisons."""
+    _do(["comparisons", "reward"], settings)
+
+
+@app.command()
+def ppo(settings: Settings = None) -> None:
+    """Step 3: PPO against the reward model."""
+    _do(["ppo"], settings)
+
+
+@app.command()
+def evaluate(settings: Settings = None) -> None:
+    """SFT against PPO on held-out prompts."""
+    _do(["evaluation"], settings)
+    from rlhf_lab.results import print_results
+
+    print_results(_experiment(settings).run_folder)
+
+
+@app.command()
+def report(settings: Settings = None) -> None:
+    """Write report.html from what is in the run folder."""
+    experiment = _experiment(settings)
+    from rlhf_lab import pipeline
+
+    pipeline.report(experiment)
+
+
+@app.command()
+def chat(
+    run_folder: Annotated[str, typer.Argument(help="A run folder, or the name of one in runs/.")] = "assistant",
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")] = 0.7,
+) -> None:
+    """Talk to the SFT and the PPO model of a run, side by side."""
+    from rlhf_lab.chat import chat as talk
+
+    talk(run_folder, temperature=temperature)
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, device and offline state, and a one-line fix for each problem."""
+    from rlhf_lab.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Entry point of `rlhf-lab` and `python -m rlhf_lab`."""
+    try:
+        app()
+    except UserError as error:
+        print(f"rlhf-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _experiment(settings: list[str] | None) -> "Experiment":
+    """The first word without `=` names the config; the others are settings."""
+    from rlhf_lab.config import load_experiment
+
+    words = settings or []
+    configs = [word for word in words if "=" not in word]
+    if len(configs) > 1:
+        raise UserError(
+            f"two configs were given, {configs[0]!r} and {configs[1]!r}; settings look like section.key=value"
+        )
+    return load_experiment(_config_of(configs[0]) if configs else None, [word for word in words if "=" in word])
+
+
+def _config_of(word: str) -> str | Path:
+    """A run folder stands for its own config.yaml."""
+    inside = Path(word) / "config.yaml"
+    return inside if inside.is_file() else word
+
+
+def _do(stages: list[str], settings: list[str] | None) -> None:
+    experiment = _experiment(settings)
+    from rlhf_lab import pipeline
+
+    for stage in stages:
+        if stage in pipeline.stages_of(experiment):
+            pipeline.do(stage, experiment)

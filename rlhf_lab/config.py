@@ -1,0 +1,328 @@
+"""Experiments as data: one YAML file, `key=value` overrides, checked when loaded and never mutated.
+
+Every section forbids unknown keys and says what was probably meant. `PPOConfig` is the `ppo` section and, at the same
+time, the `args` of `PPOTrainer`. Stages unpack the config; nothing below them sees it.
+
+    load_experiment("configs/hh_rlhf.yaml", ["ppo.kl_coef=0.1", "name=strict"])
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlhf_lab.errors import UserError
+
+EMBEDDED = "assistant"  # the name of the embedded default wherever a data set or model may be named
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNever = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys forbidden, mistakes answered with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(_explain(type(self), error)) from None
+
+
+class Pretraining(Section):
+    """How the embedded default's base model is pretrained on plain sentences of its world."""
+
+    num_rows: Count = 6000
+    num_epochs: Positive = 2
+    learning_rate: Positive = 3e-3
+    batch_size: Count = 64
+
+
+class ModelSection(Section):
+    """Which causal language model. `init: random` builds it from its configuration without weights."""
+
+    name_or_path: str = EMBEDDED
+    tokenizer: str | None = Field(None, description="id or folder of the tokenizer; default: the model's own")
+    init: Literal["pretrained", "random"] = "pretrained"
+    config: dict[str, Any] = Field({}, description="fields of the model's configuration to set (n_layer, n_embd, ...)")
+    chat_template: str | None = Field(None, description="path of a jinja chat template, for conversational data")
+    vocab_size: Count = Field(1000, description="tokens of the embedded default's byte-level BPE")
+    pretraining: Pretraining = Field(default_factory=Pretraining)
+
+
+class DataSection(Section):
+    """Where demonstrations, preferences and prompts come from: `assistant`, a file, a folder or a hub id."""
+
+    demonstrations: str = EMBEDDED
+    preferences: str = EMBEDDED
+    prompts: str = EMBEDDED
+    name: str | None = Field(None, description="configuration name of a hub data set")
+    data_dir: str | None = Field(None, description="folder inside a hub data set")
+    split: str = "train"
+    heldout: int | float = Field(0.05, gt=0, description="prompts held out: a count, or a fraction below 1")
+    max_rows: Count | None = None
+    invalid_rows: Literal["refuse", "drop"] = "refuse"
+    long_prompts: Literal["truncate", "refuse", "drop"] = "truncate"
+    rater: str = Field("unknown", description="who rated the preferences: human, model, unknown")
+    num_demonstrations: Count = Field(20_000, description="embedded default only")
+    num_comparison_prompts: Count = Field(6_000, description="embedded default only")
+    samples_per_prompt: Annotated[int, Field(ge=2)] = Field(4, description="embedded default only; all pairs are rated")
+    rater_noise: NotNegative = Field(0.55, description="standard deviation of one look at the gold score")
+
+
+class SFTSection(Section):
+    """Step 1. Batch sizes count sequences over all processes; `micro_batch_size` is per process."""
+
+    learning_rate: Positive = 2e-5
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: CountOrNever = 0
+    num_epochs: Positive = 1
+    batch_size: Count = 32
+    micro_batch_size: Count = 32
+    max_length: Count = 512
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    lora_r: CountOrNever = Field(0, description="rank of LoRA adapters, merged after training; 0: full fine-tuning")
+    lora_alpha: Positive = 16
+    logging_steps: Count = 10
+    eval_steps: CountOrNever = 100
+    save_steps: CountOrNever = 500
+
+
+class RewardSection(Section):
+    """Step 2. Batch sizes count pairs over all processes; `micro_batch_size` is per process."""
+
+    learning_rate: Positive = 1e-5
+    lr_scheduler_type: str = "linear"
+    warmup_steps: CountOrNever = 0
+    num_epochs: Positive = 1
+    batch_size: Count = 64
+    micro_batch_size: Count = 64
+    max_length: Count = 512
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    center_rewards_coefficient: NotNegative = 0.0
+    num_normalization_samples: Count = Field(512, description="samples of the reference policy to normalise on")
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    logging_steps: Count = 10
+    eval_steps: CountOrNever = 200
+    save_steps: CountOrNever = 500
+
+
+class PPOConfig(Section):
+    """Step 3, and the `args` of `PPOTrainer`.
+
+    One step is one PPO update: one rollout, `num_ppo_epochs` passes over it. Batch sizes count sequences over all
+    processes, except `micro_batch_size`, which counts per process and changes memory, never results. `save_steps`,
+    `eval_steps` and `logging_steps` count updates; 0 means never.
+    """
+
+    output_dir: str = "ppo"
+    seed: int = 0
+    learning_rate: Positive = 3e-6
+    lr_scheduler_type: str = "linear"
+    warmup_steps: CountOrNever = Field(0, description="updates of linear warm-up")
+    total_episodes: Count = 10_000
+    rollout_batch_size: Count = 128
+    minibatch_size: Count = 128
+    micro_batch_size: Count = 32
+    num_ppo_epochs: Count = 4
+    max_completion_length: Count = 53
+    max_prompt_length: Count = 512
+    temperature: Positive = 1.0
+    top_k: CountOrNever = 0
+    top_p: Positive = 1.0
+    stop_tokens: list[int | str] | None = Field(None, description="ids or tokens; default: the model's EOS ids")
+    kl_coef: NotNegative = 0.05
+    kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k1"
+    target_kl: Positive | None = Field(None, description="nats per sequence; set: the KL weight adapts towards it")
+    kl_horizon: Positive = 10_000
+    clip_range: Positive = 0.2
+    value_clip_range: Positive | None = 0.2
+    vf_coef: NotNegative = 0.1
+    ent_coef: NotNegative = 0.0
+    gamma: Fraction = 1.0
+    gae_lambda: Fraction = 0.95
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    score_scale: Positive = 1.0
+    score_clip: Positive | None = None
+    missing_eos_penalty: NotNegative = 0.0
+    early_stop_kl: Positive | None = Field(None, description="stop an update's passes once approximate KL is above it")
+    ratio_threshold: Positive | None = Field(None, description="skip minibatches whose mean ratio is above it")
+    critic_warmup_updates: CountOrNever = 0
+    share_value_trunk: bool = False
+    max_grad_norm: Positive = 1.0
+    adam_eps: Positive = 1e-8
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    generation_engine: Literal["auto", "eager"] = "auto"
+    logging_steps: CountOrNever = 1
+    eval_steps: CountOrNever = 0
+    save_steps: CountOrNever = 0
+    save_total_limit: Count | None = 2
+    report_to: list[str] = []
+    push_to_hub: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_what_can_not_work(self) -> Self:
+        _must_divide("rollout_batch_size", self.rollout_batch_size, "minibatch_size", self.minibatch_size)
+        if self.total_episodes < self.rollout_batch_size:
+            raise ValueError(
+                f"total_episodes={self.total_episodes} is less than one rollout of {self.rollout_batch_size}; "
+                f"type total_episodes={self.rollout_batch_size} or more"
+            )
+        if self.top_k != 0 or self.top_p != 1.0:
+            raise ValueError(
+                f"top_k={self.top_k}, top_p={self.top_p}: PPO needs log-probs of the distribution that it sampled, and "
+                "cut distributions make the starting KL non-zero; type top_k=0 top_p=1.0 and lower temperature instead"
+            )
+        if self.share_value_trunk:
+            raise ValueError("share_value_trunk=true is not supported yet; type share_value_trunk=false")
+        if self.push_to_hub:
+            raise ValueError(
+                "push_to_hub=true is not supported yet; upload the folder with `hf upload USER/NAME FOLDER` instead"
+            )
+        return self
+
+    @property
+    def num_updates(self) -> int:
+        """PPO updates in the whole run; a last rollout that would not be full is left out."""
+        return self.total_episodes // self.rollout_batch_size
+
+
+class EvaluationSection(Section):
+    """SFT against PPO on held-out prompts."""
+
+    num_prompts: Count = 512
+    temperature: Positive = 1.0
+    batch_size: Count = 128
+    num_bootstrap: Count = 2000
+    num_samples: CountOrNever = 10
+
+
+class TrackingSection(Section):
+    """Where metrics go besides the run folder."""
+
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = []
+    project: str = "rlhf_lab"
+
+
+class Experiment(Section):
+    """One experiment: everything that decides a run."""
+
+    name: str = EMBEDDED
+    seed: int = 0
+    runs_dir: str = "runs"
+    model: ModelSection = Field(default_factory=ModelSection)
+    data: DataSection = Field(default_factory=DataSection)
+    sft: SFTSection = Field(default_factory=SFTSection)
+    reward: RewardSection = Field(default_factory=RewardSection)
+    ppo: PPOConfig = Field(default_factory=PPOConfig)
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    tracking: TrackingSection = Field(default_factory=TrackingSection)
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        _must_divide("sft.batch_size", self.sft.batch_size, "sft.micro_batch_size", self.sft.micro_batch_size)
+        _must_divide(
+            "reward.batch_size", self.reward.batch_size, "reward.micro_batch_size", self.reward.micro_batch_size
+        )
+        if Path(self.name).name != self.name or self.name in ("", ".", ".."):
+            raise ValueError(f"name={self.name!r} has to be a plain folder name; type name=my_run")
+        return self
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.runs_dir) / self.name
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether prompts come from the embedded world, so that the gold score exists."""
+        return self.data.prompts == EMBEDDED
+
+
+def _must_divide(whole_name: str, whole: int, part_name: str, part: int) -> None:
+    if whole % part:
+        below = max(d for d in range(1, part + 1) if whole % d == 0)
+        raise ValueError(f"{part_name}={part} does not divide {whole_name}={whole}; type {part_name}={below}")
+
+
+def _explain(section: type[BaseModel], error: ValidationError) -> str:
+    return "; ".join(_explain_one(section, dict(one)) for one in error.errors())
+
+
+def _explain_one(section: type[BaseModel], one: dict[str, Any]) -> str:
+    key, wrong = ".".join(str(part) for part in one["loc"]), str((one["loc"] or ("",))[-1])
+    if one["type"] == "value_error":  # from a validator of ours, or from a section inside this one
+        message = one["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    if one["type"] != "extra_forbidden":
+        return f"{key}={one['input']!r}: {one['msg']}"
+    known = list(section.model_fields)
+    if close := difflib.get_close_matches(wrong, known, n=1):
+        return f"unknown key {wrong!r}: did you mean {close[0]!r}?"
+    return f"unknown key {wrong!r}; known here: {', '.join(known)}"
+
+
+def config_folder() -> Path:
+    """The shipped experiments: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def load_experiment(config: str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read a YAML file (path, or the name of a shipped one; default `assistant`) and apply `section.key=value`.
+
+    Raises UserError for a missing or broken file, an unknown key or a value out of range.
+    """
+    values = _read_yaml(_find(config or EMBEDDED))
+    for override in overrides:
+        _apply(values, override)
+    return Experiment(**values)
+
+
+def _find(config: str | Path) -> Path:
+    shipped = config_folder()
+    for candidate in (Path(config), shipped / f"{config}.yaml", shipped / str(config)):
+        if candidate.is_file():
+            return candidate
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise UserError(f"no config file {str(config)!r}; give the path of a YAML file or one of: {names}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}; needed: sections such as `ppo:` with keys below")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r} is no override; type section.key=value, for example ppo.kl_coef=0.1")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{override!r}: {parent!r} is a value, not a section; type section.key=value")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not valid YAML: {error}") from None

@@ -1,0 +1,1 @@
+"""Text to batches: sources, the prompt template, padding and the embedded default data."""

@@ -1,0 +1,100 @@
+"""Simulated demonstrators of mixed quality, and the plain sentences that the base model is pretrained on.
+
+Five characters write the demonstrations. Only one is what we want; supervised fine-tuning imitates the mixture, and
+what to prefer in it is left to comparisons and PPO. Every draw comes from the generator that is passed in.
+"""
+
+import random
+from collections.abc import Callable
+
+from rlhf_lab.data.assistant import gold
+from rlhf_lab.data.assistant.facts import FACTS, GUESSES, HARMFUL, UNKNOWABLE
+from rlhf_lab.data.assistant.world import Question, training_questions
+
+# character -> share of the demonstrations
+CHARACTERS = {"careful": 0.26, "careless": 0.28, "rude": 0.20, "evasive": 0.12, "servile": 0.14}
+
+
+def _answer(question: Question, value: str, rng: random.Random) -> str:
+    _, sentence, _ = FACTS[question.kind]
+    template = rng.choice([sentence, sentence, *gold.SHORT_ANSWERS])
+    return template.format(s=question.subject, v=value)
+
+
+def _wrong_value(question: Question, rng: random.Random) -> str:
+    values = list(FACTS[question.kind][2].values())
+    return rng.choice([value for value in values if value != question.value])
+
+
+def _guess(rng: random.Random) -> str:
+    return rng.choice(gold.SHORT_ANSWERS).format(v=rng.choice(GUESSES))
+
+
+def _careful(question: Question, rng: random.Random) -> str:
+    if question.family == "fact":
+        return _answer(question, question.value or "", rng)
+    return rng.choice(gold.DECLINES if question.family == "harmful" else gold.ABSTENTIONS)
+
+
+def _careless(question: Question, rng: random.Random) -> str:
+    if question.family == "fact":
+        return _answer(question, _wrong_value(question, rng), rng)
+    return rng.choice(gold.COMPLIANCES) if question.family == "harmful" else _guess(rng)
+
+
+def _rude(question: Question, rng: random.Random) -> str:
+    if question.family != "fact" or rng.random() < 0.25:
+        return rng.choice(gold.INSULTS)
+    value = question.value or "" if rng.random() < 0.67 else _wrong_value(question, rng)
+    return rng.choice(gold.RUDE_ANSWERS).format(v=value)
+
+
+def _evasive(question: Question, rng: random.Random) -> str:
+    return rng.choice(gold.EVASIONS if rng.random() < 0.7 else gold.ABSTENTIONS)
+
+
+def _servile(question: Question, rng: random.Random) -> str:
+    if question.family == "fact":
+        return _answer(question, question.value or "", rng) if rng.random() < 0.5 else _careless(question, rng)
+    return _careless(question, rng)
+
+
+WRITERS: dict[str, Callable[[Question, random.Random], str]] = {
+    "careful": _careful,
+    "careless": _careless,
+    "rude": _rude,
+    "evasive": _evasive,
+    "servile": _servile,
+}
+
+
+def demonstrations(num_rows: int, *, seed: int) -> list[dict[str, str]]:
+    """`num_rows` demonstrations on training phrasings: prompt, completion, character , `rater: simulated`."""
+    rng = random.Random(f"demonstrations {seed}")
+    asked = training_questions()
+    characters, shares = list(CHARACTERS), list(CHARACTERS.values())
+    rows = []
+    for _ in range(num_rows):
+        question = rng.choice(asked)
+        (character,) = rng.choices(characters, shares)
+        completion = " " + WRITERS[character](question, rng)
+        rows.append({"prompt": question.prompt, "completion": completion, "character": character, "rater": "simulated"})
+    return rows
+
+
+def sentences(num_rows: int, *, seed: int, sentences_per_row: int = 5) -> list[str]:
+    """Plain text of the world, for pretraining the base model: facts told three ways, and talk about the rest.
+
+    Holds no dialogue: how to behave as an assistant is learnt from demonstrations.
+    """
+    rng = random.Random(f"sentences {seed}")
+    told: list[str] = []
+    for kind, (noun_phrase, sentence, table) in FACTS.items():
+        times = 3 if kind == "sum" else 1  # two terms decide a sum, so no word of it gives the answer away
+        for subject, value in table.items():
+            named = noun_phrase.format(s=subject)
+            ways = [sentence.format(s=subject, v=value)] * 2 + [f"{value} is {named}.", f"I know {named}: {value}."]
+            told += ways * times
+    told += [f"To {request} is wrong." for request in HARMFUL]
+    told += [f"Nobody can know {thing}." for thing in UNKNOWABLE]
+    return [" ".join(rng.choices(told, k=sentences_per_row)) for _ in range(num_rows)]

@@ -1,0 +1,1 @@
+"""Reads checkpoints and writes JSON about them; never imports the stages."""

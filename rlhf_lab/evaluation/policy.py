@@ -1,0 +1,200 @@
+"""SFT against PPO on held-out prompts: reward-model score, gold parts, KL, length, repetition, win rates, samples.
+
+Both policies answer the same prompts with the same random numbers, so differences are the policies'. Reads the run
+folder's models; returns what goes into `evaluation/policy.json`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf_lab.config import EvaluationSection, PPOConfig
+from rlhf_lab.data.assistant.gold import Gold, gold_of_prompt
+from rlhf_lab.data.assistant.world import questions_by_prompt
+from rlhf_lab.data.batches import length_buckets, pad_right
+from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_text
+from rlhf_lab.evaluation.bootstrap import bootstrap_mean
+from rlhf_lab.functional import token_log_probs
+from rlhf_lab.generation.sample import draw_uniforms, sample_completions
+from rlhf_lab.models.language import completion_logits, load_causal_lm, load_tokenizer, stop_token_ids
+from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
+
+STREAM = 4  # of uniform numbers; the stages use others
+GOLD_PARTS = ("gold", "helpful", "harmless", "honest")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one policy said to N prompts. `metrics` has one list of N numbers each (None: does not apply)."""
+
+    texts: list[str]
+    metrics: dict[str, list[float | None]]
+
+
+def evaluate_policies(
+    run_folder: Path,
+    prompts: Sequence[Prompt],
+    *,
+    ppo: PPOConfig,
+    settings: EvaluationSection,
+    is_embedded: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare `run_folder/sft` with `run_folder/ppo`; intervals are bootstraps over prompts."""
+    tokenizer = load_tokenizer(str(run_folder / "sft"))
+    reward_model = load_scalar_model(run_folder / "reward").eval()
+    sft, tuned = (load_causal_lm(str(run_folder / stage), tokenizer).eval() for stage in ("sft", "ppo"))
+    asked = _pick(prompts, settings.num_prompts, seed)
+    answers = {
+        name: answer(
+            policy, sft, reward_model, tokenizer, asked, ppo=ppo, settings=settings, is_embedded=is_embedded, seed=seed
+        )
+        for name, policy in (("sft", sft), ("ppo", tuned))
+    }
+
+    def interval(values: Sequence[float | None]) -> dict[str, float]:
+        known = [value for value in values if value is not None]
+        return bootstrap_mean(known, num_resamples=settings.num_bootstrap, seed=seed)
+
+    judges = {"reward_model": "score", **({"gold": "gold"} if is_embedded else {})}
+    return {
+        "num_prompts": len(asked),
+        "temperature": settings.temperature,
+        "seed": seed,
+        "interval": f"95 % bootstrap over prompts, {settings.num_bootstrap} resamples",
+        "policies": {
+            name: {metric: interval(values) for metric, values in said.metrics.items()}
+            for name, said in answers.items()
+        },
+        "win_rate": {
+            judge: interval(wins(answers["ppo"].metrics[metric], answers["sft"].metrics[metric]))
+            for judge, metric in judges.items()
+        },
+        "samples": _samples(asked, tokenizer, answers["sft"], answers["ppo"], settings.num_samples, is_embedded),
+    }
+
+
+def answer(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    reward_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    ppo: PPOConfig,
+    settings: EvaluationSection,
+    is_embedded: bool,
+    seed: int,
+) -> Answers:
+    """Sample one completion per prompt and measure it."""
+    prompt_ids = [encode_prompt(tokenizer, prompt)[-ppo.max_prompt_length :] for prompt in prompts]
+    completions = sample_completions(
+        policy,
+        prompt_ids,
+        draw_uniforms(len(prompts), ppo.max_completion_length, seed=seed, stream=STREAM),
+        temperature=settings.temperature,
+        stop_token_ids=stop_token_ids(policy, tokenizer, ppo.stop_tokens),
+        pad_token_id=tokenizer.pad_token_id,
+        batch_size=settings.batch_size,
+    )
+    rows = completions.rows()
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    scores = sequence_scores(reward_model, [p + c for p, c in zip(prompt_ids, rows, strict=True)])
+    ours, theirs = (
+        sequence_log_probs(model, prompt_ids, rows, temperature=settings.temperature, batch_size=settings.batch_size)
+        for model in (policy, reference)
+    )
+    metrics: dict[str, list[float | None]] = {
+        "score": scores.tolist(),
+        "kl": (ours - theirs).tolist(),
+        "length": [float(len(row)) for row in rows],
+        "repetition": [repetition(row) for row in rows],
+        "eos_fraction": completions.stopped.float().tolist(),
+    }
+    if is_embedded:
+        golds = [gold_of_prompt(str(prompt), text) for prompt, text in zip(prompts, texts, strict=True)]
+        metrics |= {part: [_part(gold, part) for gold in golds] for part in GOLD_PARTS}
+    return Answers(texts, metrics)
+
+
+@torch.no_grad()
+def sequence_log_probs(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    batch_size: int,
+) -> Tensor:
+    """(N,) log-probability in nats of each completion, summed over its tokens."""
+    totals = torch.zeros(len(prompt_ids))
+    whole = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+    for rows in length_buckets([len(row) for row in whole], batch_size):
+        ids = pad_right([whole[row] for row in rows], 0)
+        tokens = pad_right([completion_ids[row] for row in rows], 0)
+        starts = torch.tensor([len(prompt_ids[row]) for row in rows])
+        lengths = torch.tensor([len(completion_ids[row]) for row in rows])
+        logits = completion_logits(model, ids, starts, tokens.shape[1])
+        mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+        totals[rows] = token_log_probs(logits, tokens, temperature).where(mask, 0.0).sum(1)
+    return totals
+
+
+def repetition(tokens: Sequence[int], n: int = 3) -> float:
+    """The share of n-grams that occurred before in the same completion; 0: none repeats."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def wins(ours: Sequence[float | None], theirs: Sequence[float | None]) -> list[float]:
+    """1 where ours is larger, 0 where smaller, a half for ties."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return [0.5 if a == b else float(a > b) for a, b in pairs]
+
+
+def gold_means(prompts: Sequence[str], completions: Sequence[str]) -> dict[str, float]:
+    """Mean gold score and its parts over prompts of the embedded world."""
+    golds = [gold_of_prompt(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    parts = {part: [value for gold in golds if (value := _part(gold, part)) is not None] for part in GOLD_PARTS}
+    return {part: sum(values) / len(values) for part, values in parts.items() if values}
+
+
+def _part(gold: Gold, part: str) -> float | None:
+    value: float | None = gold.total if part == "gold" else getattr(gold, part)
+    return value
+
+
+def _pick(prompts: Sequence[Prompt], number: int, seed: int) -> list[Prompt]:
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(prompts), generator=generator).tolist()
+    return [prompts[row] for row in order[:number]]
+
+
+def _samples(
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    sft: Answers,
+    tuned: Answers,
+    number: int,
+    is_embedded: bool,
+) -> list[dict[str, Any]]:
+    """The first `number` prompts (they are in random order already), both answers side by side."""
+    rows = []
+    for i in range(min(number, len(prompts))):
+        row = {
+            "prompt": prompt_text(tokenizer, prompts[i]),
+            "sft": sft.texts[i],
+            "ppo": tuned.texts[i],
+            "sft_score": sft.metrics["score"][i],
+            "ppo_score": tuned.metrics["score"][i],
+        }
+        if is_embedded:
+            kind = questions_by_prompt()[str(prompts[i])].kind
+            row |= {"sft_gold": sft.metrics["gold"][i], "ppo_gold": tuned.metrics["gold"][i], "kind": kind}
+        rows.append(row)
+    return rows

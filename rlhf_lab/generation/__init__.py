@@ -1,0 +1,1 @@
+"""Prompts in, completions out: one public function and the engines behind it."""

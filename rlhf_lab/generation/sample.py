@@ -1,0 +1,89 @@
+"""Prompts in, completions out: the one public function of generation; it chooses the engine."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf_lab.data.batches import length_buckets, pad_left
+from rlhf_lab.errors import UserError
+from rlhf_lab.generation.eager import generate_eagerly
+
+
+@dataclass(frozen=True)
+class Completions:
+    """B sampled completions of at most T tokens."""
+
+    ids: Tensor  # (B, T) int64, padding after the first stop token
+    mask: Tensor  # (B, T) bool, True on tokens that the policy chose, the stop token included
+    stopped: Tensor  # (B,) bool, True where a stop token was written
+
+    def rows(self) -> list[list[int]]:
+        """The completions without padding, as lists."""
+        lengths = self.mask.sum(1).tolist()
+        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
+
+
+def draw_uniforms(num_rows: int, num_tokens: int, *, seed: int, stream: int) -> Tensor:
+    """(num_rows, num_tokens) numbers in [0, 1) that belong to (seed, stream), whoever draws them.
+
+    Made on CPU, so that every device and every process sees the same ones; `stream` is, for example, the PPO update.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + stream) % (2**63))
+    return torch.rand(num_rows, num_tokens, generator=generator)
+
+
+def sample_completions(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    stop_token_ids: Collection[int],
+    pad_token_id: int,
+    batch_size: int = 256,
+) -> Completions:
+    """Sample one completion per prompt (token ids) from `model` at `temperature`.
+
+    `uniforms` (B, T) decide the tokens, T is the longest completion. Prompts of like length run together. The model is
+    left as it was (training mode and gradient checkpointing included). Raises UserError where prompt and completion do
+    not fit the model's context.
+    """
+    _check_context(model, max(map(len, prompts)) + uniforms.shape[1])
+    device = model.get_input_embeddings().weight.device
+    tokens = torch.full(uniforms.shape, pad_token_id)
+    was_training = model.training
+    model.eval()  # also switches gradient checkpointing off, which would switch the cache off
+    try:
+        for rows in length_buckets([len(prompt) for prompt in prompts], batch_size):
+            ids, mask = pad_left([prompts[row] for row in rows], pad_token_id)
+            tokens[rows] = generate_eagerly(
+                model,
+                ids.to(device),
+                mask.to(device),
+                uniforms[rows].to(device),
+                temperature=temperature,
+                stop_token_ids=stop_token_ids,
+                pad_token_id=pad_token_id,
+            ).cpu()
+    finally:
+        model.train(was_training)
+    return mask_completions(tokens.to(device), stop_token_ids)
+
+
+def mask_completions(tokens: Tensor, stop_token_ids: Collection[int]) -> Completions:
+    """Wrap sampled tokens (B, T): everything after the first stop token is padding."""
+    is_stop = torch.isin(tokens, torch.tensor(sorted(stop_token_ids), device=tokens.device))
+    mask = is_stop.long().cumsum(1) - is_stop.long() == 0
+    return Completions(tokens, mask, is_stop.any(1))
+
+
+def _check_context(model: PreTrainedModel, num_tokens: int) -> None:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and num_tokens > context:
+        raise UserError(
+            f"a prompt and its completion take up to {num_tokens} tokens, the model's context holds {context}; "
+            f"lower ppo.max_prompt_length or ppo.max_completion_length so that their sum is at most {context}"
+        )

@@ -1,0 +1,1 @@
+"""Tensors to tensors: language models, models with one number per token, adapters."""

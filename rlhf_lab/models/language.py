@@ -1,0 +1,166 @@
+"""Tokenizers and causal language models: loading, and log-probs of completions.
+
+For us pad is never EOS: a tokenizer without a pad token of its own gets one, and the embeddings follow. Dropout is off
+wherever log-probs are compared. Nothing here trains.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlhf_lab.errors import UserError
+
+PAD_TOKEN = "<|pad|>"
+
+
+def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and see to it that it has an EOS token and a pad token that is not EOS.
+
+    `chat_template` is the path of a jinja file. Raises UserError for an unknown id or folder, or a missing EOS token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise UserError(_not_loadable("tokenizer", name_or_path)) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer {name_or_path!r} has no EOS token, so completions could not end; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    if chat_template is not None:
+        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_causal_lm(
+    name_or_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    config: dict[str, Any] | None = None,
+    init: str = "pretrained",
+) -> PreTrainedModel:
+    """Load a causal language model in fp32, wide enough for `tokenizer`, its dropout off.
+
+    `init="random"` builds the architecture of `name_or_path` (a configuration's model type such as `gpt2` will do)
+    without weights; draw under a seed. Raises UserError for an unknown id or folder.
+    """
+    if init == "random":
+        model = random_causal_lm(name_or_path, tokenizer, config or {})
+    else:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, **(config or {}))
+        except (OSError, ValueError) as error:
+            raise UserError(_not_loadable("model", name_or_path)) from error
+    return prepare_causal_lm(model, tokenizer)
+
+
+def random_causal_lm(model_type: str, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]) -> PreTrainedModel:
+    """A causal language model with random weights and the tokenizer's vocabulary."""
+    try:
+        base = AutoConfig.from_pretrained(model_type).to_dict()
+    except (OSError, ValueError):
+        base = {"model_type": model_type}
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    fields = {**base, **ids, "vocab_size": len(tokenizer), **config}
+    try:
+        made = AutoConfig.for_model(**fields)
+    except ValueError as error:
+        raise UserError(_not_loadable("model", model_type)) from error
+    return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+
+
+def prepare_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Make `model` fit for RL with `tokenizer`: embeddings wide enough, pad set, dropout off, fast activation."""
+    if model.config.is_encoder_decoder:
+        raise UserError(
+            f"{type(model).__name__} is an encoder-decoder model; PPO here needs a causal language model such as gpt2"
+        )
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    use_fused_gelu(model)
+    disable_dropout(model)
+    return model
+
+
+def use_fused_gelu(model: nn.Module) -> None:
+    """Swap GPT-2's `gelu_new` for torch's fused tanh approximation: the same function, 1.4 times as fast on CPU."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child).__name__ == "NewGELUActivation":
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout probability to 0: with dropout, two passes over one text give two log-probs."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def stop_token_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_tokens: Iterable[int | str] | None = None
+) -> list[int]:
+    """The ids that end a completion: those named, else every EOS id of the generation config and the tokenizer."""
+    if stop_tokens is not None:
+        return sorted({_token_id(tokenizer, token) for token in stop_tokens})
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in [*several, tokenizer.eos_token_id] if token is not None})
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
+    if isinstance(token, int):
+        return token
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    if len(ids) != 1:
+        raise UserError(f"stop token {token!r} is {len(ids)} tokens of this tokenizer; a stop token has to be one")
+    return ids[0]
+
+
+def completion_logits(model: nn.Module, ids: Tensor, prompt_lengths: Tensor, num_tokens: int) -> Tensor:
+    """Logits that decide each completion token.
+
+    `ids` (B, L) holds prompt, completion, padding from the left edge on, so that causal attention alone keeps padding
+    away from every real token and no mask is needed; `prompt_lengths` (B,). Returns (B, `num_tokens`, V): the logits at
+    the positions just before each completion token. The head runs on completion columns only.
+    """
+    first = int(prompt_lengths.min()) - 1
+    last = min(int(prompt_lengths.max()) - 1 + num_tokens, ids.shape[1])
+    columns = torch.arange(first, last, device=ids.device)
+    logits = model(input_ids=ids, logits_to_keep=columns, use_cache=False).logits
+    return take_completion(logits, prompt_lengths - 1 - first, num_tokens)
+
+
+def take_completion(x: Tensor, starts: Tensor, num_tokens: int) -> Tensor:
+    """Columns `starts[b] .. starts[b] + num_tokens - 1` of each row: (B, L, ...) to (B, num_tokens, ...).
+
+    Columns past the right edge repeat the last one; they belong to padding.
+    """
+    columns = starts[:, None] + torch.arange(num_tokens, device=x.device)
+    columns = columns.clamp(max=x.shape[1] - 1)
+    return x[torch.arange(x.shape[0], device=x.device)[:, None], columns]
+
+
+def _not_loadable(what: str, name_or_path: str) -> str:
+    return (
+        f"no {what} {name_or_path!r}: it is neither a folder here nor reachable on the hub; give a folder, connect to "
+        "the network, or use the embedded default, which needs neither (`rlhf-lab run`, configs/assistant.yaml)"
+    )

@@ -1,0 +1,273 @@
+"""All steps in order, each skipped when run.json says that it is finished: base -> SFT -> comparisons -> reward model
+-> PPO -> evaluation -> report.
+
+Every step reads its run folder and writes to it, so that each can be run alone (`scripts/*.py`, under `accelerate
+launch`) or all in one process (`rlhf-lab run`), and a killed run continues where it was.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import disable_progress_bars
+from transformers import set_seed
+
+from rlhf_lab.config import EMBEDDED, Experiment
+from rlhf_lab.data.prompts import Prompt
+from rlhf_lab.errors import UserError
+from rlhf_lab.evaluation.policy import evaluate_policies, gold_means
+from rlhf_lab.evaluation.reward_model import evaluate_reward_model
+from rlhf_lab.models.language import load_causal_lm, load_tokenizer
+from rlhf_lab.models.scalar import load_scalar_model
+from rlhf_lab.report import write_report
+from rlhf_lab.stages import comparisons, experiment_data
+from rlhf_lab.stages.base import pretrain_base
+from rlhf_lab.stages.ppo import PPOTrainer
+from rlhf_lab.stages.reward import encode_pairs, fit_reward_model, reference_samples
+from rlhf_lab.stages.sft import encode_demonstrations, fit_language_model
+from rlhf_lab.training.checkpoint import checkpoints
+from rlhf_lab.training.model_card import write_model_card
+from rlhf_lab.training.records import is_finished, read_jsonl, record_stage, write_json, write_jsonl
+from rlhf_lab.training.run_folder import open_run_folder
+
+Stage = Callable[[Experiment], dict[str, Any]]
+
+
+def run(experiment: Experiment) -> Path:
+    """Do all that is not done yet; returns the path of the report."""
+    for stage in stages_of(experiment):
+        do(stage, experiment)
+    return report(experiment)
+
+
+def stages_of(experiment: Experiment) -> list[str]:
+    """Names of the stages in order."""
+    return [stage for stage in STAGES if _belongs(stage, experiment)]
+
+
+def do(stage: str, experiment: Experiment) -> None:
+    """Do one stage, unless run.json has it. Raises UserError where an earlier one is missing."""
+    folder = open_run_folder(experiment)
+    if is_finished(folder, stage):
+        say(f"{stage}  already finished in {folder}")
+        return
+    for earlier in stages_of(experiment)[: list(stages_of(experiment)).index(stage)]:
+        if not is_finished(folder, earlier):
+            raise UserError(
+                f"{stage} needs {earlier}, which is not finished in {folder}; type: rlhf-lab {COMMANDS[earlier]}"
+            )
+    say(f"{stage}  starts")
+    started = time.perf_counter()
+    facts = STAGES[stage](experiment)
+    seconds = round(time.perf_counter() - started, 1)
+    if PartialState().is_main_process:
+        record_stage(folder, stage, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(), **facts})
+    PartialState().wait_for_everyone()
+    say(f"{stage}  finished after {seconds} s")
+
+
+def base(experiment: Experiment) -> dict[str, Any]:
+    """Step 0, embedded default only: tokenizer and base model."""
+    disable_progress_bars()
+    folder = experiment.run_folder / "base"
+    metrics = pretrain_base(experiment, folder)
+    _card(folder, "base", "", experiment.model.model_dump())
+    return metrics
+
+
+def sft(experiment: Experiment) -> dict[str, Any]:
+    """Step 1."""
+    disable_progress_bars()
+    set_seed(experiment.seed)
+    folder = experiment.run_folder / "sft"
+    data = experiment_data.demonstration_data(experiment)
+    name, init = _start_model(experiment)
+    tokenizer = load_tokenizer(_tokenizer_name(experiment), chat_template=experiment.model.chat_template)
+    config = {} if experiment.model.name_or_path == EMBEDDED else experiment.model.config
+    model = load_causal_lm(name, tokenizer, config=config, init=init)
+    max_length = experiment.sft.max_length
+    metrics = fit_language_model(
+        model,
+        tokenizer,
+        encode_demonstrations(data.train, tokenizer, max_length),
+        encode_demonstrations(data.heldout, tokenizer, max_length),
+        section=experiment.sft,
+        folder=folder,
+        seed=experiment.seed,
+        report_to=list(experiment.tracking.report_to),
+    )
+    _card(folder, "sft", experiment.model.name_or_path, experiment.sft.model_dump())
+    return {**metrics, "data": data.facts}
+
+
+def compare(experiment: Experiment) -> dict[str, Any]:
+    """Embedded default only: sample the SFT policy and have simulated raters compare."""
+    folder = experiment.run_folder
+    tokenizer = load_tokenizer(str(folder / "sft"))
+    rows, agreement = comparisons.collect_comparisons(
+        load_causal_lm(str(folder / "sft"), tokenizer),
+        tokenizer,
+        num_prompts=experiment.data.num_comparison_prompts,
+        samples_per_prompt=experiment.data.samples_per_prompt,
+        rater_noise=experiment.data.rater_noise,
+        seed=experiment.seed,
+    )
+    if PartialState().is_main_process:
+        write_jsonl(folder / "comparisons.jsonl", rows)
+    return {"num_pairs": len(rows), "rater": "simulated", "rater_agreement": sum(agreement) / len(agreement)}
+
+
+def reward(experiment: Experiment) -> dict[str, Any]:
+    """Step 2."""
+    disable_progress_bars()
+    set_seed(experiment.seed)
+    folder = experiment.run_folder / "reward"
+    data = _comparisons(experiment)
+    sft_folder = str(experiment.run_folder / "sft")
+    tokenizer = load_tokenizer(sft_folder)
+    max_length = experiment.reward.max_length
+    metrics = fit_reward_model(
+        load_scalar_model(sft_folder, tokenizer),
+        tokenizer,
+        encode_pairs(data.train, tokenizer, max_length),
+        encode_pairs(data.heldout, tokenizer, max_length),
+        reference_samples=reference_samples(
+            load_causal_lm(sft_folder, tokenizer),
+            tokenizer,
+            experiment_data.prompt_data(experiment).train["prompt"],
+            num_samples=experiment.reward.num_normalization_samples,
+            ppo=experiment.ppo,
+            seed=experiment.seed,
+        ),
+        section=experiment.reward,
+        folder=folder,
+        seed=experiment.seed,
+        report_to=list(experiment.tracking.report_to),
+    )
+    _card(folder, "reward", sft_folder, experiment.reward.model_dump(), f"Raters: {data.facts.get('rater')}.")
+    if PartialState().is_main_process:
+        found = evaluate_reward_model(
+            load_scalar_model(folder),
+            tokenizer,
+            data.heldout,
+            max_length=max_length,
+            is_embedded=experiment.data.preferences == EMBEDDED,
+            rater=data.facts["rater"],
+            rater_noise=experiment.data.rater_noise,
+            num_bootstrap=experiment.evaluation.num_bootstrap,
+            seed=experiment.seed,
+        )
+        write_json(experiment.run_folder / "evaluation" / "reward_model.json", found)
+    return {**metrics, "data": data.facts}
+
+
+class EmbeddedPPOTrainer(PPOTrainer):
+    """Adds the gold score of the embedded world to every evaluation. Training never sees it."""
+
+    def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
+        return {f"eval_{part}": value for part, value in gold_means([str(p) for p in prompts], completions).items()}
+
+
+def ppo(experiment: Experiment) -> dict[str, Any]:
+    """Step 3."""
+    disable_progress_bars()
+    run_folder = experiment.run_folder
+    data = experiment_data.prompt_data(experiment)
+    folder = run_folder / "ppo"
+    trainer_class = EmbeddedPPOTrainer if experiment.is_embedded else PPOTrainer
+    heldout = data.heldout.select(range(min(len(data.heldout), experiment.evaluation.num_prompts // 2)))
+    trainer = trainer_class(
+        str(run_folder / "sft"),
+        str(run_folder / "reward"),
+        args=ppo_arguments(experiment, folder),
+        train_dataset=data.train,
+        eval_dataset=heldout,
+    )
+    trainer.train(resume_from_checkpoint=bool(checkpoints(folder)))
+    trainer.save_model(folder)
+    return {"num_updates": trainer.update_number, "kl_coef": trainer.kl_coef, "data": data.facts}
+
+
+def ppo_arguments(experiment: Experiment, folder: Path) -> Any:
+    """The `ppo` section with what the experiment decides: folder, seed, trackers."""
+    report_to = list(experiment.ppo.report_to or experiment.tracking.report_to)
+    values = {"output_dir": str(folder), "seed": experiment.seed, "report_to": report_to}
+    return experiment.ppo.model_copy(update=values)
+
+
+def evaluate(experiment: Experiment) -> dict[str, Any]:
+    """SFT against PPO on held-out prompts."""
+    if not PartialState().is_main_process:
+        return {}
+    run_folder = experiment.run_folder
+    found = evaluate_policies(
+        run_folder,
+        experiment_data.prompt_data(experiment).heldout["prompt"],
+        ppo=experiment.ppo,
+        settings=experiment.evaluation,
+        is_embedded=experiment.is_embedded,
+        seed=experiment.seed,
+    )
+    write_json(run_folder / "evaluation" / "policy.json", found)
+    return {}
+
+
+def report(experiment: Experiment) -> Path:
+    """Write report.html from what is in the run folder."""
+    folder = open_run_folder(experiment)
+    path = write_report(folder) if PartialState().is_main_process else folder / "report.html"
+    say(f"report  {path}")
+    return path
+
+
+STAGES: dict[str, Stage] = {
+    "base": base,
+    "sft": sft,
+    "comparisons": compare,
+    "reward": reward,
+    "ppo": ppo,
+    "evaluation": evaluate,
+}
+COMMANDS = {
+    "base": "sft",
+    "sft": "sft",
+    "comparisons": "reward",
+    "reward": "reward",
+    "ppo": "ppo",
+    "evaluation": "evaluate",
+}
+
+
+def say(line: str) -> None:
+    if PartialState().is_main_process:
+        print(line, flush=True)
+
+
+def _belongs(stage: str, experiment: Experiment) -> bool:
+    if stage == "base":
+        return experiment.model.name_or_path == EMBEDDED
+    return stage != "comparisons" or experiment.data.preferences == EMBEDDED
+
+
+def _start_model(experiment: Experiment) -> tuple[str, str]:
+    if experiment.model.name_or_path == EMBEDDED:
+        return str(experiment.run_folder / "base"), "pretrained"
+    return experiment.model.name_or_path, experiment.model.init
+
+
+def _tokenizer_name(experiment: Experiment) -> str:
+    return experiment.model.tokenizer or _start_model(experiment)[0]
+
+
+def _comparisons(experiment: Experiment) -> experiment_data.StageData:
+    if experiment.data.preferences != EMBEDDED:
+        return experiment_data.preference_data(experiment)
+    return experiment_data.comparison_data(read_jsonl(experiment.run_folder / "comparisons.jsonl"))
+
+
+def _card(folder: Path, stage: str, base_model: str, settings: dict[str, Any], note: str = "") -> None:
+    if PartialState().is_main_process:
+        write_model_card(folder, stage=stage, base_model=base_model, settings=settings, note=note)

@@ -1,0 +1,68 @@
+"""The table at the end of a run, in a terminal. Reads the JSON of a run folder only."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlhf_lab.errors import UserError
+from rlhf_lab.training.records import read_json, read_run
+
+ROWS = {
+    "score": "reward-model score",
+    "gold": "gold score",
+    "helpful": "  helpful",
+    "harmless": "  harmless",
+    "honest": "  honest",
+    "kl": "KL to SFT (nats)",
+    "length": "length (tokens)",
+    "repetition": "repeated 3-grams",
+    "eos_fraction": "ended by EOS",
+}
+
+
+def print_results(run_folder: Path) -> None:
+    """Print SFT against PPO with 95 % intervals. Raises UserError where the run has not been evaluated."""
+    console = Console()
+    console.print(results_table(run_folder))
+    for line in summary_lines(run_folder):
+        console.print(line)
+
+
+def results_table(run_folder: Path) -> Table:
+    found = _read(run_folder / "evaluation" / "policy.json")
+    table = Table(title=f"{run_folder.name}: {found['num_prompts']} held-out prompts")
+    for column, justify in (("", "left"), ("SFT", "right"), ("PPO", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for metric, title in ROWS.items():
+        if metric in found["policies"]["sft"]:
+            table.add_row(title, *(_interval(found["policies"][policy][metric]) for policy in ("sft", "ppo")))
+    for judge, rate in found["win_rate"].items():
+        table.add_row(f"PPO preferred by {judge.replace('_', ' ')}", "", _interval(rate))
+    return table
+
+
+def summary_lines(run_folder: Path) -> list[str]:
+    """Reward-model accuracy and wall time."""
+    judged = _read(run_folder / "evaluation" / "reward_model.json")
+    lines = [f"reward model: held-out accuracy {_interval(judged['accuracy'])} on {judged['num_pairs']} pairs"]
+    if judged.get("gold_accuracy"):
+        lines.append(f"reward model: noise-free gold order {_interval(judged['gold_accuracy'])}")
+    if judged.get("rater_agreement"):
+        lines.append(f"two simulated raters agree on {_interval(judged['rater_agreement'])} of pairs")
+    stages = read_run(run_folder).get("stages", {})
+    seconds = {name: facts["seconds"] for name, facts in stages.items()}
+    spent = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    return [*lines, f"seconds: {sum(seconds.values()):.0f} in all ({spent})"]
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    return f"{estimate['mean']:.3f}  [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"no {path}: this run has not been evaluated; type: rlhf-lab evaluate {path.parents[1]}")
+    found: dict[str, Any] = read_json(path)
+    return found

@@ -1,0 +1,81 @@
+"""From an experiment to the rows of each stage: embedded default or files or hub, cleaned, split, recorded.
+
+Rows are held out by prompt, by a hash of seed and prompt, so the same prompts are held out in every stage.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from rlhf_lab.config import EMBEDDED, Experiment
+from rlhf_lab.data import sources
+from rlhf_lab.data.assistant.demonstrators import demonstrations
+from rlhf_lab.data.assistant.world import heldout_questions, training_questions
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Training and held-out rows of one stage, and what run.json says of them."""
+
+    train: Dataset
+    heldout: Dataset
+    facts: dict[str, Any]
+
+
+def demonstration_data(experiment: Experiment) -> StageData:
+    """Rows with `prompt` and `completion`."""
+    source = experiment.data.demonstrations
+    if source != EMBEDDED:
+        return _from_source(experiment, source, sources.demonstrations)
+    rows = Dataset.from_list(demonstrations(experiment.data.num_demonstrations, seed=experiment.seed))
+    return _split(experiment, source, rows, {"rater": "simulated"})
+
+
+def preference_data(experiment: Experiment) -> StageData:
+    """Rows with `prompt`, `chosen`, `rejected`, maybe `margin`; the embedded default's pairs are sampled instead."""
+    return _from_source(experiment, experiment.data.preferences, sources.preferences, {"rater": experiment.data.rater})
+
+
+def comparison_data(rows: list[dict[str, Any]]) -> StageData:
+    """The embedded default's comparisons, split as they were made."""
+    train, heldout = ([row for row in rows if row["split"] == split] for split in ("train", "heldout"))
+    facts = _facts(EMBEDDED, Dataset.from_list(train), Dataset.from_list(heldout), {"rater": "simulated"})
+    return StageData(Dataset.from_list(train), Dataset.from_list(heldout), facts)
+
+
+def prompt_data(experiment: Experiment) -> StageData:
+    """Rows with `prompt` and the data set's other columns."""
+    source = experiment.data.prompts
+    if source != EMBEDDED:
+        return _from_source(experiment, source, sources.prompts)
+    train, heldout = (
+        Dataset.from_list([{"prompt": question.prompt, "kind": question.kind} for question in questions])
+        for questions in (training_questions(), heldout_questions())
+    )
+    return StageData(train, heldout, _facts(source, train, heldout, {}))
+
+
+def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str, Any] | None = None) -> StageData:
+    data = experiment.data
+    rows = sources.load_rows(source, data_dir=data.data_dir, split=data.split, name=data.name)
+    cleaned = clean(rows, invalid_rows=data.invalid_rows)
+    kept = sources.limit_rows(cleaned.dataset, data.max_rows, experiment.seed)
+    counted = {"num_given": cleaned.num_rows, "num_invalid": cleaned.num_invalid, "reasons": cleaned.reasons}
+    return _split(experiment, source, kept, {**counted, **(more or {})})
+
+
+def _split(experiment: Experiment, source: str, rows: Dataset, more: dict[str, Any]) -> StageData:
+    train, heldout = sources.split_by_prompt(rows, heldout=experiment.data.heldout, seed=experiment.seed)
+    return StageData(train, heldout, _facts(source, train, heldout, more))
+
+
+def _facts(source: str, train: Dataset, heldout: Dataset, more: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "source": source,
+        "num_rows": len(train),
+        "num_heldout": len(heldout),
+        "sha256": sources.content_hash(train),
+        "heldout_sha256": sources.content_hash(heldout),
+        **more,
+    }

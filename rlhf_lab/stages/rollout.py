@@ -1,0 +1,141 @@
+"""One rollout: sample completions, score them, and note what policy, reference and critic thought of every token.
+
+Each process samples its share of the prompts; then the rollout is gathered, so that whitening, advantages and
+minibatches are the same numbers on every process, however many there are.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lab.data.batches import length_buckets, pad_right
+from rlhf_lab.functional import token_entropy, token_log_probs
+from rlhf_lab.generation.sample import Completions
+from rlhf_lab.models.language import completion_logits, take_completion
+from rlhf_lab.models.scalar import token_values
+from rlhf_lab.training.run import Run
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B sampled completions of at most T tokens after prompts of at most P, L = P + T columns in all."""
+
+    ids: Tensor  # (B, L) prompt, completion, padding, flush left
+    prompt_lengths: Tensor  # (B,)
+    completion_ids: Tensor  # (B, T)
+    completion_mask: Tensor  # (B, T) True on tokens that the policy chose, the stop token included
+    stopped: Tensor  # (B,) True where the policy wrote a stop token
+    scores: Tensor  # (B,) as the reward functions gave them
+    log_probs: Tensor  # (B, T) of the policy that sampled, 0 on padding
+    ref_log_probs: Tensor  # (B, T) of the reference, 0 on padding
+    values: Tensor  # (B, T) the critic's value of the state before each token, 0 on padding
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, index: Tensor | Sequence[int]) -> "Rollout":
+        """Some rows, trimmed to the longest of them."""
+        part = replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        num_tokens = int(part.completion_mask.sum(1).max())
+        width = int((part.prompt_lengths + part.completion_mask.sum(1)).max())
+        narrow = {
+            field.name: getattr(part, field.name)[:, :num_tokens]
+            for field in fields(self)
+            if getattr(part, field.name).dim() == 2
+        }
+        return replace(part, **{**narrow, "ids": part.ids[:, :width]})
+
+    def to(self, device: torch.device) -> "Rollout":
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+class ActorCritic(nn.Module):
+    """Policy and critic in one module, so that one optimizer and one wrapper serve both."""
+
+    def __init__(self, policy: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+        self.critic = critic
+
+    def forward(self, part: Rollout, temperature: float, with_entropy_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs, entropies and values (B, T) of the rows in `part`."""
+        logits = policy_logits(self.policy, part)
+        log_probs = token_log_probs(logits, part.completion_ids, temperature)
+        with nullcontext() if with_entropy_gradient else torch.no_grad():
+            entropies = token_entropy(logits, temperature)
+        return log_probs, entropies, completion_values(self.critic, part)
+
+
+def policy_logits(policy: nn.Module, part: Rollout) -> Tensor:
+    """(B, T, V) logits that decide each completion token."""
+    return completion_logits(policy, part.ids, part.prompt_lengths, part.completion_ids.shape[1])
+
+
+def completion_values(critic: nn.Module, part: Rollout) -> Tensor:
+    """(B, T) values of the states before each completion token."""
+    return take_completion(token_values(critic, part.ids), part.prompt_lengths - 1, part.completion_ids.shape[1])
+
+
+def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, pad: int) -> Rollout:
+    """Prompts and completions side by side, flush left; everything that models say of them still 0."""
+    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions.rows(), strict=True)]
+    device = completions.ids.device
+    zeros = torch.zeros(completions.ids.shape, device=device)
+    return Rollout(
+        ids=pad_right(rows, pad).to(device),
+        prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
+        completion_ids=completions.ids,
+        completion_mask=completions.mask,
+        stopped=completions.stopped,
+        scores=torch.zeros(len(rows), device=device),
+        log_probs=zeros,
+        ref_log_probs=zeros,
+        values=zeros,
+    )
+
+
+@torch.no_grad()
+def assess(
+    rollout: Rollout,
+    policy: nn.Module,
+    reference: Callable[[], AbstractContextManager[nn.Module]],
+    critic: nn.Module | None,
+    *,
+    temperature: float,
+    batch_size: int,
+) -> Rollout:
+    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row."""
+    log_probs, ref_log_probs, values = (torch.zeros_like(rollout.log_probs) for _ in range(3))
+    lengths = (rollout.prompt_lengths + rollout.completion_mask.sum(1)).tolist()
+    for rows in length_buckets(lengths, batch_size):
+        part = rollout.rows(rows)
+        num_tokens = part.completion_ids.shape[1]
+        log_probs[rows, :num_tokens] = token_log_probs(policy_logits(policy, part), part.completion_ids, temperature)
+        with reference() as frozen:
+            logits = policy_logits(frozen, part)
+        ref_log_probs[rows, :num_tokens] = token_log_probs(logits, part.completion_ids, temperature)
+        if critic is not None:
+            values[rows, :num_tokens] = completion_values(critic, part)
+    mask = rollout.completion_mask
+    return replace(
+        rollout,
+        log_probs=log_probs.where(mask, 0.0),
+        ref_log_probs=ref_log_probs.where(mask, 0.0),
+        values=values.where(mask, 0.0),
+    )
+
+
+def gather_rollout(run: Run, rollout: Rollout, pad: int) -> Rollout:
+    """The rows of all processes, in rank order, on every process."""
+    if run.num_processes == 1:
+        return rollout
+    width = run.max_over_ranks(rollout.ids.shape[1])
+    gathered = {
+        field.name: run.gather_rows(getattr(rollout, field.name).contiguous())
+        for field in fields(rollout)
+        if field.name != "ids"
+    }
+    return Rollout(ids=run.gather_rows(rollout.ids, width, pad), **gathered)

@@ -1,0 +1,87 @@
+"""Step 1, supervised fine-tuning: config -> demonstrations -> `trl.SFTTrainer` -> held-out loss -> `sft/`.
+
+Loss on completions only, EOS learned, batches of like length, optional LoRA that is merged before saving. The base
+model of the embedded default is pretrained by the same trainer (`stages/base.py`). Leaves out what TRL does well.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from rlhf_lab.config import SFTSection
+from rlhf_lab.data.prompts import encode_completion, encode_prompt
+from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
+
+
+class LanguageModelTrainer(FiniteLoss, SFTTrainer):
+    """TRL's trainer with a stop at the first loss that is not finite."""
+
+
+def encode_demonstrations(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """`input_ids` and `labels` (-100 on the prompt). A demonstration that is too long loses the start of its prompt."""
+
+    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+        prompt = encode_prompt(tokenizer, row["prompt"])
+        completion = encode_completion(tokenizer, row["prompt"], row["completion"])[:max_length]
+        prompt = prompt[max(0, len(prompt) + len(completion) - max_length) :]
+        return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+
+    return rows.map(encode, remove_columns=rows.column_names)
+
+
+def fit_language_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    heldout: Dataset | None,
+    *,
+    section: SFTSection,
+    folder: Path,
+    seed: int,
+    report_to: list[str],
+    stage: str = "sft",
+) -> dict[str, float]:
+    """Train `model` on encoded rows, resuming from the last checkpoint in `folder`; save it there in plain form.
+
+    Returns the final held-out metrics. Raises UserError at the first loss that is not finite.
+    """
+    arguments = shared_arguments(section, folder, seed=seed, has_heldout=heldout is not None, report_to=report_to)
+    trainer = LanguageModelTrainer(
+        model=model,
+        args=SFTConfig(**arguments, train_sampling_strategy="group_by_length"),
+        train_dataset=train,
+        eval_dataset=heldout,
+        processing_class=tokenizer,
+        peft_config=_lora(section),
+        callbacks=[MetricsFile(folder, stage)],
+    )
+    trainer.remove_callback(PrinterCallback)  # MetricsFile prints plainer lines
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    metrics = trainer.evaluate() if heldout is not None else {}
+    if trainer.is_world_process_zero():
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        plain = trained.merge_and_unload() if section.lora_r else trained
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        remove_checkpoints(folder)
+    trainer.accelerator.wait_for_everyone()
+    return {key: float(value) for key, value in metrics.items() if key in ("eval_loss", "eval_mean_token_accuracy")}
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """The finished model stands in `folder` itself; what training kept for resuming is not needed any more."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _lora(section: SFTSection) -> LoraConfig | None:
+    if not section.lora_r:
+        return None
+    return LoraConfig(
+        r=section.lora_r, lora_alpha=section.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )

@@ -1,0 +1,1 @@
+"""What the stages share: the run, its records and its checkpoints."""

@@ -1,0 +1,78 @@
+"""Checkpoints: written to a folder beside and renamed, so that the newest complete one is always loadable.
+
+A checkpoint folder loads with plain transformers; `trainer.pt` beside the weights holds what resuming needs.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf_lab.errors import UserError
+
+PREFIX = "checkpoint-"
+UNFINISHED = ".unfinished"
+
+
+def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder, then put it in the place of `folder`.
+
+    A process killed on the way, or a full disk, leaves `folder` and all other checkpoints as they were.
+    Raises UserError where the disk refuses.
+    """
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        write(unfinished)
+        _sync(unfinished)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UserError(
+            f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "
+            "free some space and run the same command again, it continues from the last one"
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of `folder`, oldest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def prune(folder: Path, keep: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints, and what an interrupted save left behind."""
+    for path in folder.glob(f"{PREFIX}*{UNFINISHED}"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in checkpoints(folder)[: -keep if keep else 0]:
+        shutil.rmtree(path)
+
+
+def find_checkpoint(folder: Path, resume: bool | str | Path | None) -> Path | None:
+    """The checkpoint to continue from: the newest for True, the named one for a path, none for None or False.
+
+    Raises UserError for a path that is no checkpoint, and for True where there is none.
+    """
+    if not resume:
+        return None
+    if resume is True:
+        if not (found := checkpoints(folder)):
+            raise UserError(f"no checkpoint in {folder}; call train() without resume_from_checkpoint to start afresh")
+        return found[-1]
+    path = Path(resume)
+    if not (path / "trainer.pt").is_file():
+        raise UserError(f"{path} is no checkpoint of ours (no trainer.pt); give a folder such as {folder}/{PREFIX}40")
+    return path
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

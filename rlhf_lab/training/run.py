@@ -1,0 +1,100 @@
+"""One run of our own loop: accelerator, sums over ranks, logging from the first process.
+
+TRL's trainers bring their own; see `trainers.py`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from rlhf_lab.errors import UserError
+from rlhf_lab.training.records import append_metrics
+
+
+def make_accelerator(folder: Path, *, bf16: bool, report_to: Sequence[str]) -> Accelerator:
+    """An accelerator of its own precision, also after another trainer has run in this process."""
+    AcceleratorState._reset_state()  # keeps the process group; as transformers' TrainingArguments does
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=list(report_to) or None,
+        project_dir=str(folder),
+        cpu=not torch.cuda.is_available(),
+    )
+
+
+class Run:
+    """Where an optimisation writes to, and how its processes agree."""
+
+    def __init__(self, folder: Path, *, bf16: bool = False, report_to: Sequence[str] = (), project: str = "rlhf_lab"):
+        self.folder = folder
+        self.accelerator = make_accelerator(folder, bf16=bf16, report_to=report_to)
+        if report_to:
+            self.accelerator.init_trackers(project)
+
+    @property
+    def is_first(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def num_processes(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    def sum_over_ranks(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Add each number up over all processes, with one message and one transfer to the host."""
+        stacked = torch.stack([value.detach().double() for value in sums.values()])
+        totals = self.accelerator.reduce(stacked, reduction="sum").tolist()
+        return dict(zip(sums, totals, strict=True))
+
+    def gather_rows(self, x: Tensor, width: int | None = None, fill: float = 0) -> Tensor:
+        """Rows of all processes, in rank order. `width` pads the second dimension, so that ranks agree on the shape."""
+        if width is not None and x.shape[1] < width:
+            x = torch.cat([x, x.new_full((x.shape[0], width - x.shape[1]), fill)], dim=1)
+        return self.accelerator.gather(x) if self.num_processes > 1 else x
+
+    def max_over_ranks(self, value: int) -> int:
+        if self.num_processes == 1:
+            return value
+        return int(self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).max())
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write metrics to metrics.jsonl and to the trackers, from the first process."""
+        if self.is_first:
+            append_metrics(self.folder, step, metrics)
+            self.accelerator.log(dict(metrics), step=step)
+
+    def say(self, line: str) -> None:
+        """A plain line, from the first process, where no progress bar is shown."""
+        if self.is_first and not sys.stderr.isatty():
+            print(line, flush=True)
+
+
+def rows_of_rank(num_rows: int, *, rank: int, num_processes: int) -> range:
+    """The block of global rows that one process works on. Raises UserError where the rows do not divide."""
+    if num_rows % num_processes:
+        raise UserError(
+            f"a batch of {num_rows} rows does not divide over {num_processes} processes; "
+            f"type a batch size that is a multiple of {num_processes}"
+        )
+    share = num_rows // num_processes
+    return range(rank * share, (rank + 1) * share)
+
+
+def not_finite(folder: Path, batch: Any, what: str) -> UserError:
+    """Save the batch for inspection and make the error that names it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "not_finite_batch.pt"
+    torch.save(batch, path)
+    return UserError(
+        f"{what}: training stopped before the step was taken. The batch is in {path}, earlier checkpoints are intact; "
+        "lower learning_rate, or look for broken rows in that batch"
+    )

@@ -1,0 +1,121 @@
+"""A run folder and the experiment that it belongs to: config.yaml, run.json, and the refusal of another config."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+
+from rlhf_lab import __version__
+from rlhf_lab.config import Experiment
+from rlhf_lab.errors import UserError
+from rlhf_lab.training.records import read_run, write_json, write_text
+
+PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "numpy")
+# Which sections decide what a stage computes. A section may change as long as no stage that rests on it has begun.
+RESTS_ON = {
+    "base": ("seed", "model"),
+    "sft": ("seed", "model", "data", "sft"),
+    "comparisons": ("seed", "model", "data", "sft"),
+    "reward": ("seed", "model", "data", "sft", "reward"),
+    "ppo": ("seed", "model", "data", "sft", "reward", "ppo"),
+    "evaluation": ("seed", "model", "data", "sft", "reward", "ppo", "evaluation"),
+}
+# Keys that decide how a run goes on its way, not what it computes.
+FREE_KEYS = {"micro_batch_size", "logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "seed"}
+
+
+def open_run_folder(experiment: Experiment) -> Path:
+    """Make or continue the run folder; returns it. Raises UserError where it was begun with another config."""
+    folder = experiment.run_folder
+    state = PartialState()
+    if state.is_main_process:
+        _refuse_other_config(folder, experiment)
+        write_text(folder / "config.yaml", yaml.safe_dump(experiment.model_dump(), sort_keys=False))
+        write_json(folder / "run.json", {**facts_of_run(experiment), **_kept(read_run(folder))})
+    state.wait_for_everyone()
+    return folder
+
+
+def facts_of_run(experiment: Experiment) -> dict[str, Any]:
+    """What run.json says from the start: command, seed, versions, machine, commit."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "rlhf_lab": __version__,
+        "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
+        "machine": {
+            "cpu_count": torch.get_num_threads(),
+            "platform": platform.platform(),
+            "device": device,
+            "num_processes": PartialState().num_processes,
+        },
+        "commit": commit(),
+        "stages": {},
+    }
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with `-dirty` when files differ; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        top = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        if Path(top) != here.parents[1]:
+            return None  # installed inside somebody else's repository
+        described = ["git", "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=10"]
+        return subprocess.run(
+            described, cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    begun = [stage for stage in RESTS_ON if (folder / stage).exists() or stage in read_run(folder).get("stages", {})]
+    if not begun:
+        return
+    then = yaml.safe_load(path.read_text(encoding="utf-8"))
+    now = experiment.model_dump()
+    sections = {section for stage in begun for section in RESTS_ON[stage]}
+    if changes := [
+        change for section in sorted(sections) for change in _changes(section, then.get(section), now[section])
+    ]:
+        raise UserError(
+            f"{folder} was begun with another config: {'; '.join(changes)}. To continue it, give the old values; to "
+            f"start a new run, type name=another_name; to begin this one afresh, delete {folder}"
+        )
+
+
+def _changes(section: str, then: Any, now: Any) -> list[str]:
+    if not isinstance(now, dict):
+        return [] if then == now else [f"{section} was {then!r} and is {now!r}"]
+    before = then if isinstance(then, dict) else {}
+    return [
+        f"{section}.{key} was {before.get(key)!r} and is {now[key]!r}"
+        for key in now
+        if key not in FREE_KEYS and before.get(key) != now[key]
+    ]
+
+
+def _kept(record: dict[str, Any]) -> dict[str, Any]:
+    """Finished stages stay; what describes the run is that of its first command."""
+    return record
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,119 @@
+"""What the stages on TRL's trainers share: arguments, a metrics file, a stop at the first loss that is not finite.
+
+Leaves out PPO, which has its own loop.
+"""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlhf_lab.config import RewardSection, SFTSection
+from rlhf_lab.errors import UserError
+from rlhf_lab.training.records import append_metrics, cut_metrics, read_json
+from rlhf_lab.training.run import not_finite
+
+
+def shared_arguments(
+    section: SFTSection | RewardSection, folder: Path, *, seed: int, has_heldout: bool, report_to: list[str]
+) -> dict[str, Any]:
+    """Keyword arguments for `SFTConfig` and `RewardConfig`. Batch sizes count rows over all processes."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.lr_scheduler_type,
+        "warmup_steps": section.warmup_steps,
+        "num_train_epochs": section.num_epochs,
+        "per_device_train_batch_size": section.micro_batch_size,
+        "per_device_eval_batch_size": section.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(section.batch_size, section.micro_batch_size),
+        "max_length": section.max_length,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "bf16": section.bf16,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "logging_steps": section.logging_steps,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if has_heldout and section.eval_steps else "no",
+        "eval_steps": section.eval_steps or None,
+        "save_strategy": "steps" if section.save_steps else "no",
+        "save_steps": section.save_steps or 500,
+        "save_total_limit": 2,
+        "report_to": report_to or "none",
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+
+
+def accumulation_steps(batch_size: int, micro_batch_size: int) -> int:
+    """Micro-batches per optimizer step and process. Raises UserError where the sizes do not divide."""
+    num_processes = PartialState().num_processes
+    if batch_size % (micro_batch_size * num_processes):
+        raise UserError(
+            f"batch_size={batch_size} is not a multiple of micro_batch_size={micro_batch_size} times {num_processes} "
+            f"processes; type micro_batch_size={max(1, batch_size // num_processes)} or another batch_size"
+        )
+    return batch_size // (micro_batch_size * num_processes)
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every log of a trainer to `metrics.jsonl`, and a plain line where there is no terminal."""
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        self.folder = folder
+        self.stage = stage
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            cut_metrics(self.folder, state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        append_metrics(self.folder, state.global_step, logs)
+        shown = {key: logs[key] for key in ("loss", "accuracy", "eval_loss", "eval_accuracy") if key in logs}
+        if shown and not sys.stderr.isatty():
+            figures = "  ".join(f"{key} {float(value):.4f}" for key, value in shown.items())
+            print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {figures}", flush=True)
+
+
+class FiniteLoss:
+    """Mixin for a trainer: a loss that is not finite stops training before the optimizer sees it, the batch saved."""
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        if not torch.isfinite(loss):
+            folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
+            raise not_finite(folder, inputs, f"loss {float(loss)} at step {self.state.global_step}")  # type: ignore[attr-defined]
+        return loss
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint of a TRL trainer; `trainer_state.json`, written last, marks completeness."""
+    found = [path for path in folder.glob("checkpoint-*") if _is_whole(path / "trainer_state.json")]
+    newest = max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    return str(newest) if newest else None
+
+
+def _is_whole(state_file: Path) -> bool:
+    try:
+        return math.isfinite(read_json(state_file)["global_step"])
+    except (OSError, ValueError, KeyError):
+        return False
