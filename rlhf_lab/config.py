@@ -7,6 +7,7 @@ time, the `args` of `PPOTrainer`. Stages unpack the config; nothing below them s
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -253,6 +254,15 @@ class Experiment(Section):
         return self.data.prompts == EMBEDDED
 
 
+class YamlLoader(yaml.SafeLoader):
+    """Reads 5e-4 as a number, as YAML 1.2 does; YAML 1.1, which PyYAML follows, wants 5.0e-4 and makes a text of it."""
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _must_divide(whole_name: str, whole: int, part_name: str, part: int) -> None:
     if whole % part:
         below = max(d for d in range(1, part + 1) if whole % d == 0)
@@ -305,12 +315,12 @@ def _find(config: str | Path) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}; needed: sections such as `ppo:` with keys below")
-    return values
+    return {str(key): value for key, value in values.items()}
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -323,6 +333,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"{override!r}: {parent!r} is a value, not a section; type section.key=value")
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML: {error}") from None

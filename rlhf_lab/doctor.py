@@ -9,6 +9,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
+from rich.markup import escape
 
 NEEDED = {
     "torch": ">=2.6",
@@ -25,12 +26,12 @@ FREE_GB_NEEDED = 1.0
 
 def examine() -> int:
     """Print findings and fixes; returns the number of problems (0: all is well)."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # a fix is there to be copied: never broken into two lines
     for line in facts():
-        console.print(line)
+        console.print(escape(line))
     found = list(problems())
     for problem, fix in found:
-        console.print(f"[red]problem[/red]  {problem}\n    fix  {fix}")
+        console.print(f"[red]problem[/red]  {escape(problem)}\n    fix  {escape(fix)}")
     console.print("no problems found" if not found else f"{len(found)} problem{'s' if len(found) > 1 else ''}")
     return min(len(found), 1)
 

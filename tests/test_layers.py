@@ -34,7 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report_page": set(BELOW_2),  # the pieces of the page that `report` puts together
     "report": BELOW_2 | {"report_page"},
     "pipeline": BELOW_2 | set(LAYER_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline"},
+    "results": set(BELOW_2),  # the table at the end of a run
+    "chat": set(BELOW_2),
+    "doctor": set(BELOW_2),
+    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"config", "stages"},  # the two lazy exports
 }

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GPT2Tokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,7 +30,9 @@ def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> Pr
     `chat_template` is the path of a jinja file. Raises UserError for an unknown id or folder, or a missing EOS token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        # A folder with nothing but a byte-level BPE does not say what it is, and AutoTokenizer gives up on it.
+        loader = GPT2Tokenizer if _is_bare_bpe(Path(name_or_path)) else AutoTokenizer
+        tokenizer = loader.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(_not_loadable("tokenizer", name_or_path)) from error
     if tokenizer.eos_token_id is None:
@@ -37,11 +40,16 @@ def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> Pr
             f"the tokenizer {name_or_path!r} has no EOS token, so completions could not end; "
             "set eos_token in its tokenizer_config.json"
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    give_own_pad(tokenizer)
     if chat_template is not None:
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
     return tokenizer
+
+
+def give_own_pad(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add a pad token where there is none or where it is EOS."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
 
 
 def load_causal_lm(
@@ -87,14 +95,28 @@ def prepare_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         raise UserError(
             f"{type(model).__name__} is an encoder-decoder model; PPO here needs a causal language model such as gpt2"
         )
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    make_room(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     use_fused_gelu(model)
     disable_dropout(model)
     return model
+
+
+def make_room(model: PreTrainedModel, num_tokens: int) -> None:
+    """Widen the embeddings where the tokenizer has grown, by a pad token for example.
+
+    New rows are the mean of the old ones: then a new token's logit is the mean logit and its probability at most 1 / V.
+    With the usual random rows its logit is near 0, and GPT-2, whose logits lie near -100, would say nothing else.
+    """
+    num_before = model.get_input_embeddings().weight.shape[0]
+    if num_tokens <= num_before:
+        return
+    model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
+        for old in filter(lambda x: x is not None, (layer.weight, getattr(layer, "bias", None))):
+            old.data[num_before:] = old.data[:num_before].mean(0)
 
 
 def use_fused_gelu(model: nn.Module) -> None:
@@ -124,6 +146,11 @@ def stop_token_ids(
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*several, tokenizer.eos_token_id] if token is not None})
+
+
+def _is_bare_bpe(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {"vocab.json", "merges.txt"} <= names and not {"config.json", "tokenizer_config.json"} & names
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.models.language import disable_dropout, use_fused_gelu
+from rlhf_lab.models.language import disable_dropout, make_room, use_fused_gelu
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
 
@@ -38,6 +38,7 @@ def load_scalar_model(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBa
         nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(width + 1))
     if tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
+        make_room(model, len(tokenizer))
     use_fused_gelu(model)
     disable_dropout(model)
     return model
@@ -45,7 +46,9 @@ def load_scalar_model(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBa
 
 def critic_from(model: PreTrainedModel) -> PreTrainedModel:
     """A critic that starts as a copy of a reward model (Stiennon et al. 2020, appendix B.1; N+ details, PPO)."""
-    return copy.deepcopy(model).requires_grad_(True)
+    critic = copy.deepcopy(model).requires_grad_(True)
+    disable_dropout(critic)
+    return critic
 
 
 def token_values(model: Any, ids: Tensor) -> Tensor:

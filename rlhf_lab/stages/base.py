@@ -11,7 +11,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Tokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from rlhf_lab.config import Experiment, SFTSection
-from rlhf_lab.data.assistant.demonstrators import demonstrations, sentences
+from rlhf_lab.data.assistant.demonstrators import demonstrations, sentences, told
 from rlhf_lab.models.language import PAD_TOKEN, load_causal_lm
 from rlhf_lab.stages.sft import fit_language_model
 
@@ -20,8 +20,9 @@ EOS_TOKEN = "<|endoftext|>"
 
 def make_tokenizer(experiment: Experiment, folder: Path) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE on the world's text and save it to `folder`."""
-    written = demonstrations(4000, seed=experiment.seed)
-    texts = [row["prompt"] + row["completion"] for row in written] + sentences(2000, seed=experiment.seed)
+    written = demonstrations(300, seed=experiment.seed)
+    # Mostly facts, each told equally often: their words are what has to be one token each.
+    texts = [row["prompt"] + row["completion"] for row in written] + told()
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(
         texts, vocab_size=experiment.model.vocab_size, special_tokens=[EOS_TOKEN, PAD_TOKEN], show_progress=False

@@ -9,6 +9,7 @@ loading and the optimizer in `ppo_setup.py`; logging, saving and resuming in `pp
     accelerate launch scripts/ppo.py configs/assistant.yaml
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from rlhf_lab.config import PPOConfig
 from rlhf_lab.data.prompts import Prompt
+from rlhf_lab.errors import UserError
 from rlhf_lab.functional import (
     adapted_kl_coef,
     clip_fraction,
@@ -285,6 +287,8 @@ class PPOTrainer:
 
     def generate(self, prompts: Sequence[Prompt], *, temperature: float | None = None, seed: int = 0) -> list[str]:
         """Completions (text without special tokens) for prompts (text or messages)."""
+        if temperature is not None and not temperature > 0:
+            raise UserError(f"temperature={temperature}; sampling needs one above 0, 1e-4 is as good as greedy")
         batch = PromptBatch.of(prompts, self.tokenizer, self.args)
         uniforms = draw_uniforms(len(batch.ids), self.args.max_completion_length, seed=seed, stream=EVALUATION_STREAM)
         return self.texts(self._complete(batch.ids, uniforms, temperature or self.args.temperature))
@@ -338,20 +342,23 @@ class PPOTrainer:
                 temperature=self.args.temperature,
                 batch_size=max(self.args.micro_batch_size, 32),
             )
-        return replace(rollout, scores=torch.tensor(scores, device=rollout.ids.device))
+        return replace(rollout, scores=torch.tensor(scores, dtype=torch.float32, device=rollout.ids.device))
 
     def _take_step(self, totals: dict[str, float], rollout: Rollout, rows: Tensor) -> dict[str, float]:
         """Clip and step, unless the numbers say not to."""
-        objective = totals["policy_loss"] + totals["value_loss"]
-        if not torch.isfinite(torch.tensor(objective)):
-            batch = rollout.rows(rows).to(torch.device("cpu"))
-            raise not_finite(self.run.folder, vars(batch), f"loss {objective} in PPO update {self.update_number}")
+        self._must_be_finite("loss", totals["policy_loss"] + totals["value_loss"], rollout, rows)
         mean_ratio = totals["ratio"] / totals["tokens"]
         skipped = self.args.ratio_threshold is not None and mean_ratio > self.args.ratio_threshold
         grad_norm = self.optimization.step(
             skip=skipped, critic_only=self.update_number <= self.args.critic_warmup_updates
         )
+        self._must_be_finite("gradient norm", grad_norm, rollout, rows)
         return {"steps": 1.0, "grad_norm": grad_norm, "skipped": float(skipped)}
+
+    def _must_be_finite(self, what: str, number: float, rollout: Rollout, rows: Tensor) -> None:
+        if not math.isfinite(number):
+            batch = rollout.rows(rows).to(torch.device("cpu"))
+            raise not_finite(self.run.folder, vars(batch), f"{what} {number} in PPO update {self.update_number}")
 
     def _drifted_too_far(self, sums: dict[str, float]) -> bool:
         limit = self.args.early_stop_kl

@@ -23,7 +23,7 @@ from transformers.trainer_callback import CallbackHandler
 from rlhf_lab.config import PPOConfig
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.prompt_source import PromptBatch
-from rlhf_lab.training.checkpoint import PREFIX, find_checkpoint, prune, save_atomically, step_of
+from rlhf_lab.training.checkpoint import PREFIX, checkpoints, find_checkpoint, prune, save_atomically, step_of
 from rlhf_lab.training.model_card import write_model_card
 from rlhf_lab.training.records import cut_metrics, write_jsonl
 
@@ -72,8 +72,9 @@ class LifeCycle:
             raise UserError("train() needs prompts; pass train_dataset=, a data set with a column 'prompt'")
         if (checkpoint := find_checkpoint(self.folder, resume)) is not None:
             self._load(checkpoint)
+        self._refuse_later_checkpoints()
         if self.run.is_first:
-            cut_metrics(self.folder, self.trainer.update_number)
+            cut_metrics(self.folder, self.trainer.update_number or -1)  # a new run drops the old one's start as well
         shown = self.run.is_first and sys.stderr.isatty()
         self.bar = tqdm(total=self.args.num_updates, initial=self.trainer.update_number, desc="ppo", disable=not shown)
         self._call("on_train_begin")
@@ -85,6 +86,7 @@ class LifeCycle:
         step = self.trainer.update_number
         self.state.global_step = step
         self.state.epoch = metrics["episode"] / len(self.trainer.train_prompts or [0])
+        self.control.should_log = self.control.should_evaluate = self.control.should_save = False
         self._call("on_step_end")
         self.bar.update(1)
         if _is_due(step, self.args.logging_steps) or self.control.should_log:
@@ -99,7 +101,7 @@ class LifeCycle:
             self._evaluate()
         self._call("on_train_end")
         self.bar.close()
-        self.run.accelerator.end_training()
+        self.run.finish_trackers()
 
     def write_samples(self, batch: PromptBatch, texts: list[str], scores: Tensor, kl: Tensor) -> None:
         """The table of evaluation samples: prompt, completion, score, KL in nats."""
@@ -150,6 +152,16 @@ class LifeCycle:
             folder / "trainer.pt",
         )
 
+    def _refuse_later_checkpoints(self) -> None:
+        """Those of another history would outlive ours when old ones are deleted, and be taken up by a later resume."""
+        later = [path for path in checkpoints(self.folder) if step_of(path) > self.trainer.update_number]
+        if later:
+            raise UserError(
+                f"{self.folder} holds {later[-1].name}, but this run would start after update "
+                f"{self.trainer.update_number}; continue with resume_from_checkpoint=True, give another output_dir, or "
+                "delete the checkpoints that are not wanted"
+            )
+
     def _load(self, checkpoint: Path) -> None:
         saved = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
         _refuse_other_settings(saved["args"], self.args, checkpoint)
@@ -160,6 +172,8 @@ class LifeCycle:
         self.trainer.optimization.scheduler.load_state_dict(saved["scheduler"])
         self.trainer.kl_coef = saved["kl_coef"]
         self.trainer.update_number = self.state.global_step = saved["update_number"]
+        if _is_due(saved["update_number"], self.args.eval_steps):
+            self.last_evaluated = saved["update_number"]  # evaluation comes before saving
         self.run.say(f"ppo  continues after update {step_of(checkpoint)} ({checkpoint})")
 
     def _evaluate(self) -> None:

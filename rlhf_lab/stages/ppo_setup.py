@@ -6,6 +6,7 @@ adapters switched off, which costs no memory.
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from rlhf_lab.config import PPOConfig
 from rlhf_lab.errors import UserError
-from rlhf_lab.models.language import load_causal_lm, load_tokenizer, prepare_causal_lm
+from rlhf_lab.models.language import (
+    disable_dropout,
+    give_own_pad,
+    load_causal_lm,
+    load_tokenizer,
+    make_room,
+    prepare_causal_lm,
+)
 from rlhf_lab.models.scalar import critic_from, load_scalar_model
 from rlhf_lab.stages.rollout import ActorCritic
 from rlhf_lab.stages.scoring import RewardSource
@@ -59,6 +67,7 @@ def load_models(
     if peft_config is not None and isinstance(model, PeftModel):
         raise UserError("model is a PEFT model already and peft_config is given too; give one of the two")
     tokenizer = tokenizer or load_tokenizer(_name(model))
+    give_own_pad(tokenizer)
     policy = _causal(model, tokenizer)
     frozen = _reference(ref_model, policy, tokenizer, has_fresh_adapters=peft_config is not None)
     if peft_config is not None:
@@ -96,7 +105,8 @@ def _reference(
     if given is None and has_fresh_adapters:
         return None
     # An adapter that was trained before is part of the reference: a copy keeps it, switching it off would not.
-    reference = copy.deepcopy(policy) if given is None else _causal(given, tokenizer)
+    is_policy = given is None or given is policy
+    reference = copy.deepcopy(policy) if is_policy else _causal(given, tokenizer)
     return reference.eval().requires_grad_(False)
 
 
@@ -110,13 +120,29 @@ def _critic(
     if isinstance(given, str | Path):
         return load_scalar_model(given, tokenizer)
     if given is not None:
-        return given
+        return _given_critic(given, sources, tokenizer)
     fitting = [s for s in sources if isinstance(s, PreTrainedModel) and s.config.vocab_size >= len(tokenizer)]
     if fitting:
         return critic_from(fitting[0])
     if not policy_name:
         raise UserError("the critic has nothing to start from; pass value_model=, a model with num_labels=1")
     return load_scalar_model(policy_name, tokenizer)
+
+
+def _given_critic(
+    given: PreTrainedModel, sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    if not hasattr(given, "score") or getattr(getattr(given, "config", None), "num_labels", 0) != 1:
+        labels = getattr(getattr(given, "config", None), "num_labels", "no")
+        raise UserError(
+            f"value_model is a {type(given).__name__} with {labels} labels; needed: a sequence classification model "
+            "with one label, loaded with AutoModelForSequenceClassification.from_pretrained(..., num_labels=1)"
+        )
+    # A reward model stays as it is while the critic is trained.
+    critic = critic_from(given) if any(given is source for source in sources) else given
+    make_room(critic, len(tokenizer))
+    disable_dropout(critic)
+    return critic
 
 
 class Optimization:
@@ -140,12 +166,13 @@ class Optimization:
         return contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.actor_critic)
 
     def step(self, *, skip: bool, critic_only: bool) -> float:
-        """Clip, step, clear; returns the gradient norm before clipping. `critic_only` leaves the policy untouched."""
+        """Clip, step, clear; returns the gradient norm before clipping. `critic_only` leaves the policy
+        untouched; a norm that is not finite leaves everything untouched."""
         if critic_only:
             for parameter in self.models.policy.parameters():
                 parameter.grad = None  # not zero: Adam would still count a step
-        norm = self.accelerator.clip_grad_norm_(self.actor_critic.parameters(), self.args.max_grad_norm)
-        if not skip:
+        norm = float(self.accelerator.clip_grad_norm_(self.actor_critic.parameters(), self.args.max_grad_norm))
+        if not skip and math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
+        return norm

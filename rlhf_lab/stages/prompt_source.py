@@ -55,6 +55,8 @@ class PromptSource:
                 f"{name} has {len(dataset)} prompts, one rollout takes {args.rollout_batch_size}; add prompts or type "
                 f"ppo.rollout_batch_size={len(dataset)} (and a ppo.minibatch_size that divides it)"
             )
+        if not len(dataset):
+            raise UserError(f"{name} has no rows; leave it out, or give it some prompts")
         prompts = dataset["prompt"]
         if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
             raise UserError(f"{name} has {len(empty)} empty prompts, the first in row {empty[0] + 1}; remove them")

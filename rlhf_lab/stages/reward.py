@@ -5,11 +5,13 @@ to mean 0 and standard deviation 1 on samples of the SFT policy. Every text of a
 and calibration are the business of `evaluation/reward_model.py`.
 """
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -18,7 +20,7 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf_lab.config import PPOConfig, RewardSection
 from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
-from rlhf_lab.data.prompts import Prompt, encode_completion, encode_prompt, prompt_key
+from rlhf_lab.data.prompts import Prompt, canonical_json, encode_completion, encode_prompt, prompt_key
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores
@@ -29,26 +31,39 @@ REFERENCE_STREAM = 3  # of uniform numbers; 1 and 2 are the comparisons'
 
 
 def encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """`chosen_ids`, `rejected_ids` (prompt, completion, EOS), `prompt_key`, `length`, and `margin` where there is one.
+    """`chosen_ids`, `rejected_ids` (prompt, completion, EOS), `prompt_key`, `prompt_length`, `length`, maybe `margin`.
 
     A pair that is too long loses the start of its prompt, never its EOS, at which the score is read.
     """
 
-    def encode(row: dict[str, Any]) -> dict[str, Any]:
-        prompt = encode_prompt(tokenizer, row["prompt"])
-        sides = {
-            f"{side}_ids": (prompt + encode_completion(tokenizer, row["prompt"], row[side]))[-max_length:]
-            for side in ("chosen", "rejected")
-        }
-        kept = {"margin": float(row["margin"])} if row.get("margin") is not None else {}
-        length = max(map(len, sides.values()))
-        return {**sides, **kept, "prompt_key": prompt_key(row["prompt"]), "length": length}
+    known: dict[str, list[int]] = {}  # with several answers to a prompt, every text stands in several pairs
 
-    return rows.map(encode, remove_columns=rows.column_names)
+    def once(key: str, encoded: Callable[[], list[int]]) -> list[int]:
+        if key not in known:
+            known[key] = encoded()
+        return known[key]
+
+    def answer_ids(row: dict[str, Any], side: str) -> list[int]:
+        key = prompt_key(row["prompt"]) + canonical_json(row[side])
+        return once(key, lambda: encode_completion(tokenizer, row["prompt"], row[side]))
+
+    def encode(row: dict[str, Any]) -> dict[str, Any]:
+        key = prompt_key(row["prompt"])
+        prompt = once(key, lambda: encode_prompt(tokenizer, row["prompt"]))
+        answers = {side: answer_ids(row, side) for side in ("chosen", "rejected")}
+        length = len(prompt) + max(map(len, answers.values()))
+        sides = {f"{side}_ids": (prompt + answer)[-max_length:] for side, answer in answers.items()}
+        kept = {"margin": float(row["margin"])} if row.get("margin") is not None else {}
+        # A text that was cut lost the start of its prompt, each side its own: nothing is shared then.
+        shared = len(prompt) if length <= max_length else 0
+        return {**sides, **kept, "prompt_key": key, "length": min(length, max_length), "prompt_length": shared}
+
+    # Not rows.map: it would pickle and hash the growing table of texts
+    return Dataset.from_list([encode(row) for row in rows])
 
 
 class ComparisonTrainer(FiniteLoss, RewardTrainer):
-    """TRL's trainer, reading each text of a batch once (see `data/comparisons.py`)."""
+    """TRL's trainer on batches of `ComparisonCollator`: its loss, its metrics, but nothing read twice."""
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -56,21 +71,52 @@ class ComparisonTrainer(FiniteLoss, RewardTrainer):
         return PromptSampler(rows["prompt_key"], rows["length"], batch_size=batch_size, seed=self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "prompt_key", "length"]
+        self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "prompt_key", "length", "prompt_length"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        batch = dict(inputs)
-        text_of_side: Tensor = batch.pop("text_of_side")
+        def scores_of_sides(**batch: Any) -> Any:
+            head = self.accelerator.unwrap_model(model).score
+            return score_sides(model, head, batch)
 
-        def scores_of_sides(**texts: Any) -> Any:
-            texts.pop("margin", None)  # is the loss's, not the model's
-            outputs = model(**texts)
-            outputs.logits = outputs.logits[text_of_side]
-            return outputs
+        return super().compute_loss(scores_of_sides, inputs, return_outputs, num_items_in_batch)
 
-        return super().compute_loss(scores_of_sides, batch, return_outputs, num_items_in_batch)
+
+def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
+    """The model's output on a batch of `ComparisonCollator`, its logits (2 N, 1) the scores of both sides."""
+    outputs = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch.get("sees", batch["attention_mask"]),
+        position_ids=batch["position_ids"],
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    rows, columns = batch["text_ends"].T
+    outputs.logits = head(outputs.hidden_states[-1][rows, columns])[batch["text_of_side"]]
+    outputs.hidden_states = None
+    return outputs
+
+
+@torch.no_grad()
+def can_share_prompts(model: PreTrainedModel) -> bool:
+    """Whether answers behind one copy of their prompt get the scores that they get alone: tried out, not assumed.
+
+    True for transformers with masked attention; recurrent models and some attention kernels read on regardless.
+    """
+    answers = [[5, 6], [7, 8, 9], [6]]
+    rows = [
+        {"chosen_ids": [1, 2, 3, *a], "rejected_ids": [1, 2, 3, *b], "prompt_length": 3}
+        for a, b in itertools.pairwise(answers)
+    ]
+    try:
+        apart, together = (
+            score_sides(model.eval(), model.score, ComparisonCollator(0, shares_prompts=shares)(rows)).logits
+            for shares in (False, True)
+        )
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return bool(torch.allclose(apart, together, atol=1e-4))
 
 
 def fit_reward_model(
@@ -95,7 +141,7 @@ def fit_reward_model(
     trainer = ComparisonTrainer(
         model=model,
         args=RewardConfig(**arguments, center_rewards_coefficient=section.center_rewards_coefficient or None),
-        data_collator=ComparisonCollator(tokenizer.pad_token_id),
+        data_collator=ComparisonCollator(tokenizer.pad_token_id, shares_prompts=can_share_prompts(model)),
         train_dataset=train,
         eval_dataset=heldout,
         processing_class=tokenizer,

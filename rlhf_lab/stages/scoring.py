@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_lab.data.prompts import Prompt, prompt_text
 from rlhf_lab.errors import UserError
-from rlhf_lab.models.language import disable_dropout, load_tokenizer
+from rlhf_lab.models.language import disable_dropout, give_own_pad, load_tokenizer, make_room
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 
 RewardFunction: TypeAlias = Callable[..., Sequence[float | None]]
@@ -34,6 +34,11 @@ class Finished:
     texts: list[str]  # completions without special tokens
     stopped: list[bool]
     columns: dict[str, list[Any]]  # the data set's other columns
+
+    def replies(self) -> list[str | list[dict[str, str]]]:
+        """The completions in their prompt's form: text after text, an assistant's message after messages."""
+        pairs = zip(self.prompts, self.texts, strict=True)
+        return [text if isinstance(p, str) else [{"role": "assistant", "content": text}] for p, text in pairs]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class FunctionScorer:
     def __call__(self, finished: Finished) -> list[float | None]:
         scores = self.function(
             prompts=finished.prompts,
-            completions=finished.texts,
+            completions=finished.replies(),
             completion_ids=finished.completion_ids,
             **finished.columns,
         )
@@ -147,7 +152,9 @@ def _make_scorer(
     model.to(device).eval().requires_grad_(False)
     own = tokenizer or _tokenizer_of(source, model, policy_tokenizer)
     if model.config.pad_token_id is None:
+        give_own_pad(own)
         model.config.pad_token_id = own.pad_token_id
+        make_room(model, len(own))
     reads_ids = own.get_vocab() == policy_tokenizer.get_vocab()
     name = Path(str(model.config.name_or_path or "reward_model")).name
     return RewardModel(name, model, own, reads_ids, policy_tokenizer)

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rlhf_lab.errors import UserError
 
 PREFIX = "checkpoint-"
@@ -26,7 +28,7 @@ def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
     try:
         write(unfinished)
         _sync(unfinished)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
         shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(
             f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "

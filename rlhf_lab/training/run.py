@@ -72,6 +72,11 @@ class Run:
             append_metrics(self.folder, step, metrics)
             self.accelerator.log(dict(metrics), step=step)
 
+    def finish_trackers(self) -> None:
+        """Unlike `Accelerator.end_training`, this leaves the process group alone: models are saved after training."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
     def say(self, line: str) -> None:
         """A plain line, from the first process, where no progress bar is shown."""
         if self.is_first and not sys.stderr.isatty():

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from rlhf_lab import __version__
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
-from rlhf_lab.training.records import read_run, write_json, write_text
+from rlhf_lab.training.records import is_finished, read_run, write_json, write_text
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "numpy")
 # Which sections decide what a stage computes. A section may change as long as no stage that rests on it has begun.
@@ -83,7 +83,7 @@ def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         return
-    begun = [stage for stage in RESTS_ON if (folder / stage).exists() or stage in read_run(folder).get("stages", {})]
+    begun = [stage for stage in RESTS_ON if _has_begun(folder, stage)]
     if not begun:
         return
     then = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -96,6 +96,11 @@ def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
             f"{folder} was begun with another config: {'; '.join(changes)}. To continue it, give the old values; to "
             f"start a new run, type name=another_name; to begin this one afresh, delete {folder}"
         )
+
+
+def _has_begun(folder: Path, stage: str) -> bool:
+    """Whether `stage` is finished or has left something. evaluation/ says nothing: step 2 writes there too."""
+    return is_finished(folder, stage) or (stage != "evaluation" and (folder / stage).exists())
 
 
 def _changes(section: str, then: Any, now: Any) -> list[str]:

@@ -77,24 +77,28 @@ def demonstrations(num_rows: int, *, seed: int) -> list[dict[str, str]]:
     for _ in range(num_rows):
         question = rng.choice(asked)
         (character,) = rng.choices(characters, shares)
-        completion = " " + WRITERS[character](question, rng)
+        completion = WRITERS[character](question, rng)
         rows.append({"prompt": question.prompt, "completion": completion, "character": character, "rater": "simulated"})
     return rows
 
 
-def sentences(num_rows: int, *, seed: int, sentences_per_row: int = 5) -> list[str]:
-    """Plain text of the world, for pretraining the base model: facts told three ways, and talk about the rest.
-
-    Holds no dialogue: how to behave as an assistant is learnt from demonstrations.
-    """
-    rng = random.Random(f"sentences {seed}")
-    told: list[str] = []
-    for kind, (noun_phrase, sentence, table) in FACTS.items():
-        times = 3 if kind == "sum" else 1  # two terms decide a sum, so no word of it gives the answer away
+def told() -> list[str]:
+    """Every plain sentence of the world: facts told in three ways, and talk about the rest."""
+    lines: list[str] = []
+    for noun_phrase, sentence, table in FACTS.values():
         for subject, value in table.items():
             named = noun_phrase.format(s=subject)
-            ways = [sentence.format(s=subject, v=value)] * 2 + [f"{value} is {named}.", f"I know {named}: {value}."]
-            told += ways * times
-    told += [f"To {request} is wrong." for request in HARMFUL]
-    told += [f"Nobody can know {thing}." for thing in UNKNOWABLE]
-    return [" ".join(rng.choices(told, k=sentences_per_row)) for _ in range(num_rows)]
+            lines += [sentence.format(s=subject, v=value)] * 2 + [f"{value} is {named}.", f"I know {named}: {value}."]
+    lines += [f"To {request} is wrong." for request in HARMFUL]
+    return lines + [f"Nobody can know {thing}." for thing in UNKNOWABLE]
+
+
+def sentences(num_rows: int, *, seed: int, sentences_per_row: int = 5) -> list[str]:
+    """Plain text of the world, for pretraining the base model: rows of sentences drawn at random.
+
+    Holds no dialogue: how to behave as an assistant is learnt from demonstrations. Sums are told three times as often:
+    two terms decide them, so that no single word gives the answer away.
+    """
+    rng = random.Random(f"sentences {seed}")
+    lines = told() + 2 * [line for line in told() if " plus " in line]
+    return [" ".join(rng.choices(lines, k=sentences_per_row)) for _ in range(num_rows)]

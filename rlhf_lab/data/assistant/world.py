@@ -43,8 +43,8 @@ class Question:
 
 
 def as_prompt(question: str) -> str:
-    """The prompt of a question; the completion that follows starts with a space."""
-    return f"User: {question}\nAssistant:"
+    """The prompt of a question: one line; the completion is the next."""
+    return f"{question}\n"
 
 
 def _phrased(
