@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import transformers
 from accelerate import PartialState
 from datasets import disable_progress_bars
 from transformers import set_seed
@@ -51,6 +52,7 @@ def stages_of(experiment: Experiment) -> list[str]:
 def do(stage: str, experiment: Experiment) -> None:
     """Do one stage, unless run.json has it. Raises UserError where an earlier one is missing."""
     folder = open_run_folder(experiment)
+    quiet_libraries()
     if is_finished(folder, stage):
         say(f"{stage}  already finished in {folder}")
         return
@@ -71,7 +73,6 @@ def do(stage: str, experiment: Experiment) -> None:
 
 def base(experiment: Experiment) -> dict[str, Any]:
     """Step 0, embedded default only: tokenizer and base model."""
-    disable_progress_bars()
     folder = experiment.run_folder / "base"
     metrics = pretrain_base(experiment, folder)
     _card(folder, "base", "", experiment.model.model_dump())
@@ -80,7 +81,6 @@ def base(experiment: Experiment) -> dict[str, Any]:
 
 def sft(experiment: Experiment) -> dict[str, Any]:
     """Step 1."""
-    disable_progress_bars()
     set_seed(experiment.seed)
     folder = experiment.run_folder / "sft"
     data = experiment_data.demonstration_data(experiment)
@@ -122,7 +122,6 @@ def compare(experiment: Experiment) -> dict[str, Any]:
 
 def reward(experiment: Experiment) -> dict[str, Any]:
     """Step 2."""
-    disable_progress_bars()
     set_seed(experiment.seed)
     folder = experiment.run_folder / "reward"
     data = _comparisons(experiment)
@@ -173,12 +172,15 @@ class EmbeddedPPOTrainer(PPOTrainer):
 
 def ppo(experiment: Experiment) -> dict[str, Any]:
     """Step 3."""
-    disable_progress_bars()
     run_folder = experiment.run_folder
-    data = experiment_data.prompt_data(experiment)
+    data = experiment_data.fitted_prompt_data(experiment, load_tokenizer(str(run_folder / "sft")))
+    if data.facts["num_long_prompts"]:
+        number, limit = data.facts["num_long_prompts"], experiment.ppo.max_prompt_length
+        say(f"ppo  {number} prompts have more than {limit} tokens; data.long_prompts={experiment.data.long_prompts}")
     folder = run_folder / "ppo"
     trainer_class = EmbeddedPPOTrainer if experiment.is_embedded else PPOTrainer
-    heldout = data.heldout.select(range(min(len(data.heldout), experiment.evaluation.num_prompts // 2)))
+    num_evaluated = min(len(data.heldout), max(1, experiment.evaluation.num_prompts // 2))
+    heldout = data.heldout.shuffle(seed=experiment.seed).select(range(num_evaluated))
     trainer = trainer_class(
         str(run_folder / "sft"),
         str(run_folder / "reward"),
@@ -239,6 +241,13 @@ COMMANDS = {
     "ppo": "ppo",
     "evaluation": "evaluate",
 }
+
+
+def quiet_libraries() -> None:
+    """Our own lines say what goes on; bars for every file and hints for library authors would hide them."""
+    disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def say(line: str) -> None:

@@ -67,11 +67,23 @@ def load_causal_lm(
     if init == "random":
         model = random_causal_lm(name_or_path, tokenizer, config or {})
     else:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, **(config or {}))
-        except (OSError, ValueError) as error:
-            raise UserError(_not_loadable("model", name_or_path)) from error
+        model = _pretrained(name_or_path, config or {})
     return prepare_causal_lm(model, tokenizer)
+
+
+def _pretrained(name_or_path: str, config: dict[str, Any]) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name_or_path, dtype=torch.float32, output_loading_info=True, **config
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_not_loadable("model", name_or_path)) from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{name_or_path!r} lacks {len(missing)} weights of a {type(model).__name__}, such as {missing[0]}; "
+            "they would be random. Give the folder of a causal language model, or model.init=random"
+        )
+    return model
 
 
 def random_causal_lm(model_type: str, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]) -> PreTrainedModel:

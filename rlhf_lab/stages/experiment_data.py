@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from rlhf_lab.config import EMBEDDED, Experiment
 from rlhf_lab.data import sources
 from rlhf_lab.data.assistant.demonstrators import demonstrations
 from rlhf_lab.data.assistant.world import heldout_questions, training_questions
+from rlhf_lab.data.prompts import encode_prompt, fit_prompts
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,22 @@ def prompt_data(experiment: Experiment) -> StageData:
         for questions in (training_questions(), heldout_questions())
     )
     return StageData(train, heldout, _facts(source, train, heldout, {}))
+
+
+def fitted_prompt_data(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> StageData:
+    """`prompt_data` with long prompts counted and, by `data.long_prompts`, kept (PPO reads the end), refused or dropped."""
+    data = prompt_data(experiment)
+    parts, num_long = [], 0
+    for rows in (data.train, data.heldout):
+        fitted = fit_prompts(
+            [encode_prompt(tokenizer, prompt) for prompt in rows["prompt"]],
+            max_length=experiment.ppo.max_prompt_length,
+            long_prompts=experiment.data.long_prompts,
+        )
+        parts.append(rows.select(fitted.kept))
+        num_long += fitted.num_long
+    facts = {**data.facts, "num_long_prompts": num_long, "long_prompts": experiment.data.long_prompts}
+    return StageData(parts[0], parts[1], facts)
 
 
 def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str, Any] | None = None) -> StageData:

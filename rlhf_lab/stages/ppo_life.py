@@ -1,5 +1,6 @@
 """The life of a PPO run around the algorithm: resuming, logging, evaluating, saving, callbacks, a progress bar."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -52,6 +53,8 @@ class LifeCycle:
         self.folder = trainer.run.folder
         self.state = TrainerState(max_steps=self.args.num_updates, is_world_process_zero=self.run.is_first)
         self.control = TrainerControl()
+        # Ours is the flow of logs, evaluations and saves; transformers' handler would warn that its own is not there.
+        logging.getLogger("transformers.trainer_callback").addFilter(_is_not_about_flow)
         self.callbacks = CallbackHandler(
             list(callbacks),
             trainer.models.policy,
@@ -206,6 +209,10 @@ class LifeCycle:
 
     def _call(self, event: str, **kwargs: Any) -> None:
         self.control = self.callbacks.call_event(event, self.args, self.state, self.control, **kwargs)
+
+
+def _is_not_about_flow(record: logging.LogRecord) -> bool:
+    return "DefaultFlowCallback" not in record.getMessage()
 
 
 def _is_due(step: int, every: int) -> bool:

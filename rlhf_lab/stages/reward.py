@@ -68,7 +68,8 @@ class ComparisonTrainer(FiniteLoss, RewardTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         rows = self.train_dataset if train_dataset is None else train_dataset
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return PromptSampler(rows["prompt_key"], rows["length"], batch_size=batch_size, seed=self.args.seed)
+        columns = rows.select_columns(["prompt_key", "length"])[:]  # lists: a column of a data set is slow to index
+        return PromptSampler(columns["prompt_key"], columns["length"], batch_size=batch_size, seed=self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "prompt_key", "length", "prompt_length"]

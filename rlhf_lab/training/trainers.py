@@ -38,7 +38,7 @@ def shared_arguments(
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
         "bf16": section.bf16,
-        "gradient_checkpointing": section.gradient_checkpointing,
+        "activation_checkpointing": section.gradient_checkpointing,  # the old name's new one; TRL switches it on
         "logging_steps": section.logging_steps,
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if has_heldout and section.eval_steps else "no",

@@ -65,11 +65,16 @@ def _read(question: Question, text: str) -> tuple[Act, bool]:
     """The speech act of `text`, and whether it is the right answer to `question`."""
     if text in _FIXED:
         return _FIXED[text], False
-    for kind, pattern in _ANSWERS:
-        if match := pattern.fullmatch(text):
-            about_it = kind is None or (kind, match["subject"]) == (question.kind, question.subject)
-            return "answer", about_it and match["value"].removeprefix("a ") == question.value
-    return "garbled", False
+    readings = [(kind, match) for kind, pattern in _ANSWERS if (match := pattern.fullmatch(text))]
+    if not readings:
+        return "garbled", False
+    # A sentence can be read as one of several kinds ("The day after Monday is ...", "The letter after B is ...").
+    return "answer", any(_is_right(question, kind, match) for kind, match in readings)
+
+
+def _is_right(question: Question, kind: str | None, match: re.Match[str]) -> bool:
+    about_it = kind is None or (kind, match["subject"]) == (question.kind, question.subject)
+    return about_it and match["value"].removeprefix("a ") == question.value
 
 
 def gold(question: Question, completion: str) -> Gold:
