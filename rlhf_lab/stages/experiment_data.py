@@ -59,7 +59,7 @@ def prompt_data(experiment: Experiment) -> StageData:
 
 
 def fitted_prompt_data(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> StageData:
-    """`prompt_data` with long prompts counted and, by `data.long_prompts`, kept (PPO reads the end), refused or dropped."""
+    """`prompt_data`, long prompts counted and by `data.long_prompts` cut (PPO reads the end), refused or dropped."""
     data = prompt_data(experiment)
     parts, num_long = [], 0
     for rows in (data.train, data.heldout):
