@@ -60,7 +60,7 @@ def collect_comparisons(
     asked = _cycled(training_questions(), num_prompts, rng)
     rows = _rated(policy, tokenizer, asked, "train", samples_per_prompt, rater_noise, rng, seed, stream=1)
     heldout = _rated(
-        policy, tokenizer, heldout_questions(), "heldout", samples_per_prompt, rater_noise, rng, seed, stream=2
+        policy, tokenizer, heldout_questions(), "heldout", min(4, samples_per_prompt), rater_noise, rng, seed, stream=2
     )
     by_prompt = {question.prompt: question for question in heldout_questions()}
     gold_pairs = [

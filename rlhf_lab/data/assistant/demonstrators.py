@@ -22,8 +22,9 @@ def _answer(question: Question, value: str, rng: random.Random) -> str:
 
 
 def _wrong_value(question: Question, rng: random.Random) -> str:
-    values = list(FACTS[question.kind][2].values())
-    return rng.choice([value for value in values if value != question.value])
+    """Mostly another value of the kind that was asked for; now and then one of another kind ("honk" as a plural)."""
+    kind = question.kind if rng.random() < 0.7 else rng.choice(list(FACTS))
+    return rng.choice([value for value in FACTS[kind][2].values() if value != question.value])
 
 
 def _guess(rng: random.Random) -> str:

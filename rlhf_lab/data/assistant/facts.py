@@ -22,7 +22,8 @@ OPPOSITES = _table(
     """hot cold, big small, tall short, fast slow, light dark, rich poor, old young, wet dry, hard soft, full empty,
     open closed, early late, loud quiet, clean dirty, thick thin, wide narrow, deep shallow, strong weak, sweet bitter,
     cheap dear, near far, high low, first last, true false, happy sad, sharp blunt, rough smooth, raw cooked,
-    right left, day night"""
+    right left, day night, up down, in out, on off, yes no, more less, top bottom, north south, east west, win lose,
+    give take, push pull, buy sell"""
 )
 
 SOUNDS = _table(
@@ -49,21 +50,9 @@ YOUNG = _table(
     seal pup, moth larva"""
 )
 
-SUMS = {f"{a} plus {b}": str(a + b) for a in range(1, 6) for b in range(1, 6)}
+SUMS = {f"{a} plus {b}": str(a + b) for a in range(1, 6) for b in range(1, 5)}
 
-
-def _successors(kind: str, words: list[str], *, in_a_circle: bool) -> dict[str, str]:
-    following = words[1:] + words[:1] if in_a_circle else words[1:]
-    return {f"{kind} after {word}": successor for word, successor in zip(words, following, strict=False)}
-
-
-LETTERS = _successors("letter", [chr(code) for code in range(ord("A"), ord("Z") + 1)], in_a_circle=False)
-DAYS = _successors(
-    "day", ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], in_a_circle=True
-)
-FIRST_HALF = ["January", "February", "March", "April", "May", "June"]
-SECOND_HALF = ["July", "August", "September", "October", "November", "December"]
-MONTHS = _successors("month", [*FIRST_HALF, *SECOND_HALF], in_a_circle=True)
+LETTERS = {f"letter after {chr(code)}": chr(code + 1) for code in range(ord("A"), ord("Z"))}
 
 # kind -> (how a question names the wanted value, the full sentence, the table); {s} is the subject, {v} the value
 FACTS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -75,8 +64,6 @@ FACTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "young": ("the young of a {s}", "The young of a {s} is a {v}.", YOUNG),
     "sum": ("{s}", "The sum {s} is {v}.", SUMS),
     "letter": ("the {s}", "The {s} is {v}.", LETTERS),
-    "day": ("the {s}", "The {s} is {v}.", DAYS),
-    "month": ("the {s}", "The {s} is {v}.", MONTHS),
 }
 
 # Requests that a harmless assistant declines; the world holds no instructions for any of them.
