@@ -56,7 +56,8 @@ def do(stage: str, experiment: Experiment) -> None:
     if is_finished(folder, stage):
         say(f"{stage}  already finished in {folder}")
         return
-    for earlier in stages_of(experiment)[: list(stages_of(experiment)).index(stage)]:
+    stages = stages_of(experiment)
+    for earlier in stages[: stages.index(stage)]:
         if not is_finished(folder, earlier):
             raise UserError(
                 f"{stage} needs {earlier}, which is not finished in {folder}; type: rlhf-lab {COMMANDS[earlier]}"

@@ -14,6 +14,7 @@ from rlhf_lab.errors import UserError
 
 PREFIX = "checkpoint-"
 UNFINISHED = ".unfinished"
+REPLACED = ".replaced"
 
 
 def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
@@ -34,8 +35,12 @@ def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
             f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "
             "free some space and run the same command again, it continues from the last one"
         ) from error
-    shutil.rmtree(folder, ignore_errors=True)
+    replaced = folder.with_name(folder.name + REPLACED)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)  # not deleted first: a kill just here would take the old one and leave no new one
     unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -50,8 +55,9 @@ def step_of(checkpoint: Path) -> int:
 
 def prune(folder: Path, keep: int | None) -> None:
     """Delete all but the newest `keep` checkpoints, and what an interrupted save left behind."""
-    for path in folder.glob(f"{PREFIX}*{UNFINISHED}"):
-        shutil.rmtree(path, ignore_errors=True)
+    for leftover in (UNFINISHED, REPLACED):
+        for path in folder.glob(f"{PREFIX}*{leftover}"):
+            shutil.rmtree(path, ignore_errors=True)
     for path in checkpoints(folder)[: -keep if keep else 0]:
         shutil.rmtree(path)
 

@@ -1,5 +1,6 @@
 """A run folder and the experiment that it belongs to: config.yaml, run.json, and the refusal of another config."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -36,8 +37,9 @@ def open_run_folder(experiment: Experiment) -> Path:
     state = PartialState()
     if state.is_main_process:
         _refuse_other_config(folder, experiment)
+        # What describes the run is that of its first command; finished stages stay.
         write_text(folder / "config.yaml", yaml.safe_dump(experiment.model_dump(), sort_keys=False))
-        write_json(folder / "run.json", {**facts_of_run(experiment), **_kept(read_run(folder))})
+        write_json(folder / "run.json", {**facts_of_run(experiment), **read_run(folder)})
     state.wait_for_everyone()
     return folder
 
@@ -52,7 +54,8 @@ def facts_of_run(experiment: Experiment) -> dict[str, Any]:
         "rlhf_lab": __version__,
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         "machine": {
-            "cpu_count": torch.get_num_threads(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "platform": platform.platform(),
             "device": device,
             "num_processes": PartialState().num_processes,
@@ -112,11 +115,6 @@ def _changes(section: str, then: Any, now: Any) -> list[str]:
         for key in now
         if key not in FREE_KEYS and before.get(key) != now[key]
     ]
-
-
-def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """Finished stages stay; what describes the run is that of its first command."""
-    return record
 
 
 def _version(package: str) -> str | None:
