@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from accelerate import PartialState
 from datasets import disable_progress_bars
 from transformers import set_seed
 
@@ -32,6 +31,7 @@ from rlhf_lab.stages.sft import encode_demonstrations, fit_language_model
 from rlhf_lab.training.checkpoint import checkpoints
 from rlhf_lab.training.model_card import write_model_card
 from rlhf_lab.training.records import is_finished, read_jsonl, record_stage, write_json, write_jsonl
+from rlhf_lab.training.run import process_state
 from rlhf_lab.training.run_folder import open_run_folder
 
 Stage = Callable[[Experiment], dict[str, Any]]
@@ -66,9 +66,9 @@ def do(stage: str, experiment: Experiment) -> None:
     started = time.perf_counter()
     facts = STAGES[stage](experiment)
     seconds = round(time.perf_counter() - started, 1)
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         record_stage(folder, stage, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(), **facts})
-    PartialState().wait_for_everyone()
+    process_state().wait_for_everyone()
     say(f"{stage}  finished after {seconds} s")
 
 
@@ -116,7 +116,7 @@ def compare(experiment: Experiment) -> dict[str, Any]:
         rater_noise=experiment.data.rater_noise,
         seed=experiment.seed,
     )
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         write_jsonl(folder / "comparisons.jsonl", rows)
     return {"num_pairs": len(rows), "rater": "simulated", "rater_agreement": sum(agreement) / len(agreement)}
 
@@ -148,7 +148,7 @@ def reward(experiment: Experiment) -> dict[str, Any]:
         report_to=list(experiment.tracking.report_to),
     )
     _card(folder, "reward", sft_folder, experiment.reward.model_dump(), f"Raters: {data.facts.get('rater')}.")
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         found = evaluate_reward_model(
             load_scalar_model(folder),
             tokenizer,
@@ -203,7 +203,7 @@ def ppo_arguments(experiment: Experiment, folder: Path) -> Any:
 
 def evaluate(experiment: Experiment) -> dict[str, Any]:
     """SFT against PPO on held-out prompts."""
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return {}
     run_folder = experiment.run_folder
     found = evaluate_policies(
@@ -221,7 +221,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
 def report(experiment: Experiment) -> Path:
     """Write report.html from what is in the run folder."""
     folder = open_run_folder(experiment)
-    path = write_report(folder) if PartialState().is_main_process else folder / "report.html"
+    path = write_report(folder) if process_state().is_main_process else folder / "report.html"
     say(f"report  {path}")
     return path
 
@@ -252,7 +252,7 @@ def quiet_libraries() -> None:
 
 
 def say(line: str) -> None:
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         print(line, flush=True)
 
 
@@ -279,5 +279,5 @@ def _comparisons(experiment: Experiment) -> experiment_data.StageData:
 
 
 def _card(folder: Path, stage: str, base_model: str, settings: dict[str, Any], note: str = "") -> None:
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         write_model_card(folder, stage=stage, base_model=base_model, settings=settings, note=note)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -26,6 +26,15 @@ def make_accelerator(folder: Path, *, bf16: bool, report_to: Sequence[str]) -> A
         project_dir=str(folder),
         cpu=not torch.cuda.is_available(),
     )
+
+
+def process_state() -> PartialState:
+    """This process among those that `accelerate launch` started.
+
+    On a machine without a GPU accelerate has to be told so: `PartialState()` alone would take every process for the
+    only one, and all of them would write the same files.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class Run:

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 import yaml
-from accelerate import PartialState
 
 from rlhf_lab import __version__
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.training.records import is_finished, read_run, write_json, write_text
+from rlhf_lab.training.run import process_state
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "numpy")
 # Which sections decide what a stage computes. A section may change as long as no stage that rests on it has begun.
@@ -34,7 +34,7 @@ FREE_KEYS = {"micro_batch_size", "logging_steps", "save_steps", "save_total_limi
 def open_run_folder(experiment: Experiment) -> Path:
     """Make or continue the run folder; returns it. Raises UserError where it was begun with another config."""
     folder = experiment.run_folder
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         _refuse_other_config(folder, experiment)
         # What describes the run is that of its first command; finished stages stay.
@@ -58,7 +58,7 @@ def facts_of_run(experiment: Experiment) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
             "device": device,
-            "num_processes": PartialState().num_processes,
+            "num_processes": process_state().num_processes,
         },
         "commit": commit(),
         "stages": {},

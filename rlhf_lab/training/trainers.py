@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlhf_lab.config import RewardSection, SFTSection
 from rlhf_lab.errors import UserError
 from rlhf_lab.training.records import append_metrics, cut_metrics, read_json
-from rlhf_lab.training.run import not_finite
+from rlhf_lab.training.run import not_finite, process_state
 
 
 def shared_arguments(
@@ -55,7 +54,7 @@ def shared_arguments(
 
 def accumulation_steps(batch_size: int, micro_batch_size: int) -> int:
     """Micro-batches per optimizer step and process. Raises UserError where the sizes do not divide."""
-    num_processes = PartialState().num_processes
+    num_processes = process_state().num_processes
     if batch_size % (micro_batch_size * num_processes):
         raise UserError(
             f"batch_size={batch_size} is not a multiple of micro_batch_size={micro_batch_size} times {num_processes} "
