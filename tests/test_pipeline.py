@@ -194,3 +194,4 @@ def test_the_scripts_run_under_accelerate_with_two_processes(tmp_path: Path) -> 
         )
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "hh_rlhf" / "evaluation" / "policy.json").exists()
+    assert json.loads((tmp_path / "hh_rlhf" / "run.json").read_text())["machine"]["num_processes"] == 2
