@@ -217,7 +217,6 @@ class TrackingSection(Section):
     """Where metrics go besides the run folder."""
 
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = []
-    project: str = "rlhf_lab"
 
 
 class Experiment(Section):
@@ -240,6 +239,11 @@ class Experiment(Section):
         _must_divide(
             "reward.batch_size", self.reward.batch_size, "reward.micro_batch_size", self.reward.micro_batch_size
         )
+        if self.ppo.seed not in (PPOConfig().seed, self.seed) or self.ppo.output_dir != PPOConfig().output_dir:
+            raise ValueError(
+                f"ppo.seed={self.ppo.seed}, ppo.output_dir={self.ppo.output_dir!r}: in an experiment, seed and run "
+                "folder decide these; type seed=... and runs_dir=... name=... instead"
+            )
         if Path(self.name).name != self.name or self.name in ("", ".", ".."):
             raise ValueError(f"name={self.name!r} has to be a plain folder name; type name=my_run")
         return self

@@ -269,3 +269,11 @@ def test_overrides_that_are_none_say_how_they_look(setting: str, message: str) -
 def test_pretraining_knows_its_own_mistakes() -> None:
     with pytest.raises(UserError, match="num_rows=0"):
         Pretraining(num_rows=0)
+
+
+@pytest.mark.parametrize("setting", ["ppo.seed=3", "ppo.output_dir=elsewhere"])
+def test_what_the_experiment_decides_is_refused_in_the_section(setting: str) -> None:
+    """It would be overwritten in silence."""
+    with pytest.raises(UserError, match=r"seed=\.\.\. and runs_dir"):
+        load_experiment("assistant", [setting])
+    assert load_experiment("assistant", ["seed=3", "ppo.seed=3"]).seed == 3

@@ -40,11 +40,11 @@ def process_state() -> PartialState:
 class Run:
     """Where an optimisation writes to, and how its processes agree."""
 
-    def __init__(self, folder: Path, *, bf16: bool = False, report_to: Sequence[str] = (), project: str = "rlhf_lab"):
+    def __init__(self, folder: Path, *, bf16: bool = False, report_to: Sequence[str] = ()):
         self.folder = folder
         self.accelerator = make_accelerator(folder, bf16=bf16, report_to=report_to)
         if report_to:
-            self.accelerator.init_trackers(project)
+            self.accelerator.init_trackers("rlhf_lab")
 
     @property
     def is_first(self) -> bool:

@@ -90,7 +90,7 @@ def test_all_changes_are_named_at_once(tmp_path: Path) -> None:
         "ppo.save_steps=7",
         "ppo.save_total_limit=5",
         "ppo.report_to=[tensorboard]",
-        "tracking.project=other",
+        "tracking.report_to=[tensorboard]",
     ],
 )
 def test_what_changes_no_result_may_change_at_any_time(tmp_path: Path, setting: str) -> None:
