@@ -6,36 +6,19 @@ time, the `args` of `PPOTrainer`. Stages unpack the config; nothing below them s
     load_experiment("configs/hh_rlhf.yaml", ["ppo.kl_coef=0.1", "name=strict"])
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.section import Count, CountOrNever, NotNegative, Positive, Section, must_divide
 
 EMBEDDED = "assistant"  # the name of the embedded default wherever a data set or model may be named
-
-Count = Annotated[int, Field(ge=1)]
-CountOrNever = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys forbidden, mistakes answered with a suggestion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise UserError(_explain(type(self), error)) from None
 
 
 class Pretraining(Section):
@@ -55,6 +38,11 @@ class ModelSection(Section):
     init: Literal["pretrained", "random"] = "pretrained"
     config: dict[str, Any] = Field({}, description="fields of the model's configuration to set (n_layer, n_embd, ...)")
     chat_template: str | None = Field(None, description="path of a jinja chat template, for conversational data")
+    share_base: bool = Field(
+        False, description="one frozen base, LoRA adapters for policy, reference, reward model and critic"
+    )
+    lora_r: Count = Field(16, description="rank of the adapters of share_base")
+    lora_alpha: Positive = Field(32, description="scale of the adapters of share_base")
     vocab_size: Count = Field(1000, description="tokens of the embedded default's byte-level BPE")
     pretraining: Pretraining = Field(default_factory=Pretraining)
 
@@ -121,88 +109,6 @@ class RewardSection(Section):
     save_steps: CountOrNever = 500
 
 
-class PPOConfig(Section):
-    """Step 3, and the `args` of `PPOTrainer`.
-
-    One step is one PPO update: one rollout, `num_ppo_epochs` passes over it. Batch sizes count sequences over all
-    processes, except `micro_batch_size`, which counts per process and changes memory, never results. `save_steps`,
-    `eval_steps` and `logging_steps` count updates; 0 means never.
-    """
-
-    output_dir: str = "ppo"
-    seed: int = 0
-    learning_rate: Positive = 3e-6
-    lr_scheduler_type: str = "linear"
-    warmup_steps: CountOrNever = Field(0, description="updates of linear warm-up")
-    total_episodes: Count = 10_000
-    rollout_batch_size: Count = 128
-    minibatch_size: Count = 128
-    micro_batch_size: Count = 32
-    num_ppo_epochs: Count = 4
-    max_completion_length: Count = 53
-    max_prompt_length: Count = 512
-    temperature: Positive = 1.0
-    top_k: CountOrNever = 0
-    top_p: Positive = 1.0
-    stop_tokens: list[int | str] | None = Field(None, description="ids or tokens; default: the model's EOS ids")
-    kl_coef: NotNegative = 0.05
-    kl_estimator: Literal["k1", "k2", "k3", "abs"] = "k1"
-    target_kl: Positive | None = Field(None, description="nats per sequence; set: the KL weight adapts towards it")
-    kl_horizon: Positive = 10_000
-    clip_range: Positive = 0.2
-    value_clip_range: Positive | None = 0.2
-    vf_coef: NotNegative = 0.1
-    ent_coef: NotNegative = 0.0
-    gamma: Fraction = 1.0
-    gae_lambda: Fraction = 0.95
-    whiten_rewards: bool = False
-    whiten_advantages: bool = True
-    score_scale: Positive = 1.0
-    score_clip: Positive | None = None
-    missing_eos_penalty: NotNegative = 0.0
-    early_stop_kl: Positive | None = Field(None, description="stop an update's passes once approximate KL is above it")
-    ratio_threshold: Positive | None = Field(None, description="skip minibatches whose mean ratio is above it")
-    critic_warmup_updates: CountOrNever = 0
-    share_value_trunk: bool = False
-    max_grad_norm: Positive = 1.0
-    adam_eps: Positive = 1e-8
-    bf16: bool = False
-    gradient_checkpointing: bool = False
-    generation_engine: Literal["auto", "eager"] = "auto"
-    logging_steps: CountOrNever = 1
-    eval_steps: CountOrNever = 0
-    save_steps: CountOrNever = 0
-    save_total_limit: Count | None = 2
-    report_to: list[str] = []
-    push_to_hub: bool = False
-
-    @model_validator(mode="after")
-    def _refuse_what_can_not_work(self) -> Self:
-        _must_divide("rollout_batch_size", self.rollout_batch_size, "minibatch_size", self.minibatch_size)
-        if self.total_episodes < self.rollout_batch_size:
-            raise ValueError(
-                f"total_episodes={self.total_episodes} is less than one rollout of {self.rollout_batch_size}; "
-                f"type total_episodes={self.rollout_batch_size} or more"
-            )
-        if self.top_k != 0 or self.top_p != 1.0:
-            raise ValueError(
-                f"top_k={self.top_k}, top_p={self.top_p}: PPO needs log-probs of the distribution that it sampled, and "
-                "cut distributions make the starting KL non-zero; type top_k=0 top_p=1.0 and lower temperature instead"
-            )
-        if self.share_value_trunk:
-            raise ValueError("share_value_trunk=true is not supported yet; type share_value_trunk=false")
-        if self.push_to_hub:
-            raise ValueError(
-                "push_to_hub=true is not supported yet; upload the folder with `hf upload USER/NAME FOLDER` instead"
-            )
-        return self
-
-    @property
-    def num_updates(self) -> int:
-        """PPO updates in the whole run; a last rollout that would not be full is left out."""
-        return self.total_episodes // self.rollout_batch_size
-
-
 class EvaluationSection(Section):
     """SFT against PPO on held-out prompts."""
 
@@ -216,7 +122,7 @@ class EvaluationSection(Section):
 class TrackingSection(Section):
     """Where metrics go besides the run folder."""
 
-    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = []
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field([])
 
 
 class Experiment(Section):
@@ -235,10 +141,15 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        _must_divide("sft.batch_size", self.sft.batch_size, "sft.micro_batch_size", self.sft.micro_batch_size)
-        _must_divide(
+        must_divide("sft.batch_size", self.sft.batch_size, "sft.micro_batch_size", self.sft.micro_batch_size)
+        must_divide(
             "reward.batch_size", self.reward.batch_size, "reward.micro_batch_size", self.reward.micro_batch_size
         )
+        if self.model.share_base and (self.model.init == "random" or self.sft.lora_r or self.ppo.share_value_trunk):
+            raise ValueError(
+                "model.share_base=true needs a base that all adapters can be loaded on, and decides about adapters "
+                "itself; type model.init=pretrained sft.lora_r=0 ppo.share_value_trunk=false"
+            )
         if self.ppo.seed not in (PPOConfig().seed, self.seed) or self.ppo.output_dir != PPOConfig().output_dir:
             raise ValueError(
                 f"ppo.seed={self.ppo.seed}, ppo.output_dir={self.ppo.output_dir!r}: in an experiment, seed and run "
@@ -265,29 +176,6 @@ class YamlLoader(yaml.SafeLoader):
 YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
-
-
-def _must_divide(whole_name: str, whole: int, part_name: str, part: int) -> None:
-    if whole % part:
-        below = max(d for d in range(1, part + 1) if whole % d == 0)
-        raise ValueError(f"{part_name}={part} does not divide {whole_name}={whole}; type {part_name}={below}")
-
-
-def _explain(section: type[BaseModel], error: ValidationError) -> str:
-    return "; ".join(_explain_one(section, dict(one)) for one in error.errors())
-
-
-def _explain_one(section: type[BaseModel], one: dict[str, Any]) -> str:
-    key, wrong = ".".join(str(part) for part in one["loc"]), str((one["loc"] or ("",))[-1])
-    if one["type"] == "value_error":  # from a validator of ours, or from a section inside this one
-        message = one["msg"].removeprefix("Value error, ")
-        return f"{key}: {message}" if key else message
-    if one["type"] != "extra_forbidden":
-        return f"{key}={one['input']!r}: {one['msg']}"
-    known = list(section.model_fields)
-    if close := difflib.get_close_matches(wrong, known, n=1):
-        return f"unknown key {wrong!r}: did you mean {close[0]!r}?"
-    return f"unknown key {wrong!r}; known here: {', '.join(known)}"
 
 
 def config_folder() -> Path:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from rlhf_lab.config import Experiment, PPOConfig, Pretraining, config_folder, load_experiment
+from rlhf_lab.config import Experiment, Pretraining, config_folder, load_experiment
 from rlhf_lab.errors import UserError
+from rlhf_lab.ppo_config import PPOConfig
 
 CONFIGS = sorted(path for path in config_folder().glob("*.yaml"))
 
@@ -186,8 +187,9 @@ def test_a_last_rollout_that_would_not_be_full_is_left_out() -> None:
     [
         ({"top_k": 50}, "type top_k=0 top_p=1.0"),
         ({"top_p": 0.9}, "type top_k=0 top_p=1.0"),
-        ({"share_value_trunk": True}, "type share_value_trunk=false"),
-        ({"push_to_hub": True}, "hf upload"),
+        ({"min_p": 0.1}, "lower temperature instead"),
+        ({"hub_model_id": "me/mine"}, "needs push_to_hub=true"),
+        ({"untruncated_score": -1.0}, "need a truncate_token"),
     ],
 )
 def test_flags_that_are_not_honoured_are_refused(values: dict[str, Any], advice: str) -> None:
@@ -205,7 +207,7 @@ def test_ppo_config_stands_alone() -> None:
     args = PPOConfig(output_dir="here", learning_rate=1e-5, rollout_batch_size=8, minibatch_size=4, total_episodes=8)
     assert (args.output_dir, args.num_updates, args.kl_estimator) == ("here", 1, "k1")
     with pytest.raises(UserError, match="did you mean 'clip_range'"):
-        PPOConfig(cliprange=0.2)
+        PPOConfig(clip_rnge=0.2)
 
 
 def test_a_section_object_and_its_plain_values_are_the_same_experiment() -> None:
