@@ -7,7 +7,7 @@ neither torch nor transformers.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlhf_lab.config import PPOConfig
+    from rlhf_lab.ppo_config import PPOConfig
     from rlhf_lab.stages.ppo import PPOTrainer
 
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __all__ = ["PPOConfig", "PPOTrainer", "__version__"]
 def __getattr__(name: str) -> Any:
     # Written out name by name, so that a reader and a search find the import.
     if name == "PPOConfig":
-        from rlhf_lab.config import PPOConfig
+        from rlhf_lab.ppo_config import PPOConfig
 
         return PPOConfig
     if name == "PPOTrainer":

@@ -15,11 +15,12 @@ import transformers
 from datasets import disable_progress_bars
 from transformers import set_seed
 
-from rlhf_lab.config import EMBEDDED, Experiment
+from rlhf_lab.config import EMBEDDED, Experiment, SFTSection
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.policy import evaluate_policies, gold_means
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
+from rlhf_lab.models.adapters import SharedBase, give_adapter
 from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model
 from rlhf_lab.report import write_report
@@ -27,7 +28,7 @@ from rlhf_lab.stages import comparisons, experiment_data
 from rlhf_lab.stages.base import pretrain_base
 from rlhf_lab.stages.ppo import PPOTrainer
 from rlhf_lab.stages.reward import encode_pairs, fit_reward_model, reference_samples
-from rlhf_lab.stages.sft import encode_demonstrations, fit_language_model
+from rlhf_lab.stages.sft import ADAPTER, encode_demonstrations, fit_language_model
 from rlhf_lab.training.checkpoint import checkpoints
 from rlhf_lab.training.model_card import write_model_card
 from rlhf_lab.training.records import is_finished, read_jsonl, record_stage, write_json, write_jsonl
@@ -89,16 +90,17 @@ def sft(experiment: Experiment) -> dict[str, Any]:
     tokenizer = load_tokenizer(_tokenizer_name(experiment), chat_template=experiment.model.chat_template)
     config = {} if experiment.model.name_or_path == EMBEDDED else experiment.model.config
     model = load_causal_lm(name, tokenizer, config=config, init=init)
-    max_length = experiment.sft.max_length
+    max_length, shares = experiment.sft.max_length, experiment.model.share_base
     metrics = fit_language_model(
         model,
         tokenizer,
         encode_demonstrations(data.train, tokenizer, max_length),
         encode_demonstrations(data.heldout, tokenizer, max_length),
-        section=experiment.sft,
+        section=_with_adapters(experiment) if shares else experiment.sft,
         folder=folder,
         seed=experiment.seed,
         report_to=list(experiment.tracking.report_to),
+        keeps_adapter=shares,
     )
     _card(folder, "sft", experiment.model.name_or_path, experiment.sft.model_dump())
     return {**metrics, "data": data.facts}
@@ -129,8 +131,13 @@ def reward(experiment: Experiment) -> dict[str, Any]:
     sft_folder = str(experiment.run_folder / "sft")
     tokenizer = load_tokenizer(sft_folder)
     max_length = experiment.reward.max_length
+    if experiment.model.share_base:
+        model = load_scalar_model(_start_model(experiment)[0], tokenizer)
+        give_adapter(model, experiment.run_folder / "sft" / ADAPTER)
+    else:
+        model = load_scalar_model(sft_folder, tokenizer)
     metrics = fit_reward_model(
-        load_scalar_model(sft_folder, tokenizer),
+        model,
         tokenizer,
         encode_pairs(data.train, tokenizer, max_length),
         encode_pairs(data.heldout, tokenizer, max_length),
@@ -183,8 +190,7 @@ def ppo(experiment: Experiment) -> dict[str, Any]:
     num_evaluated = min(len(data.heldout), max(1, experiment.evaluation.num_prompts // 2))
     heldout = data.heldout.shuffle(seed=experiment.seed).select(range(num_evaluated))
     trainer = trainer_class(
-        str(run_folder / "sft"),
-        str(run_folder / "reward"),
+        **_ppo_models(experiment),
         args=ppo_arguments(experiment, folder),
         train_dataset=data.train,
         eval_dataset=heldout,
@@ -192,6 +198,28 @@ def ppo(experiment: Experiment) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=bool(checkpoints(folder)))
     trainer.save_model(folder)
     return {"num_updates": trainer.update_number, "kl_coef": trainer.kl_coef, "data": data.facts}
+
+
+def _ppo_models(experiment: Experiment) -> dict[str, Any]:
+    """Policy, reward model and critic: folders, or adapters on one base."""
+    run_folder = experiment.run_folder
+    if not experiment.model.share_base:
+        return {"model": str(run_folder / "sft"), "reward_funcs": str(run_folder / "reward")}
+    tokenizer = load_tokenizer(str(run_folder / "sft"))
+    adapters = {"policy": run_folder / "sft" / ADAPTER, "reward_model": run_folder / "reward" / ADAPTER}
+    shared = SharedBase.load(_start_model(experiment)[0], tokenizer, **adapters)
+    say(f"ppo  {shared.memory()}")
+    return {
+        "model": shared.policy,
+        "reward_funcs": shared.reward_model,
+        "value_model": shared.critic,
+        "processing_class": tokenizer,
+    }
+
+
+def _with_adapters(experiment: Experiment) -> SFTSection:
+    model = experiment.model
+    return experiment.sft.model_copy(update={"lora_r": model.lora_r, "lora_alpha": model.lora_alpha})
 
 
 def ppo_arguments(experiment: Experiment, folder: Path) -> Any:

@@ -92,6 +92,7 @@ def test_b04_b05_padding_changes_nothing(tmp_path: Path, extra: int) -> None:
         log_probs=wider(rollout.log_probs, 7.0),
         ref_log_probs=wider(rollout.ref_log_probs, -50.0),
         values=wider(rollout.values, 99.0),
+        token_scores=wider(rollout.token_scores, 33.0),
     )
     found = []
     for each, rows in ((trainer, rollout), (padded_trainer, padded)):
@@ -116,7 +117,7 @@ def test_b09_a_tokenizer_whose_pad_is_eos_gets_its_own_pad(tmp_path: Path, rewar
     assert_equal(one, run("none", tiny_tokenizer(pad=None)))
 
 
-def test_b09_eos_is_trained_and_seen_where_pad_was_eos(tmp_path: Path) -> None:
+def test_b09_f22_eos_is_trained_and_seen_where_pad_was_eos(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, arguments={"processing_class": tiny_tokenizer(pad="</s>")})
     assert trainer.tokenizer.pad_token_id not in (None, trainer.tokenizer.eos_token_id)
     rollout = first_rollout(trainer)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_lab.config import EvaluationSection, PPOConfig
+from rlhf_lab.config import EvaluationSection
 from rlhf_lab.data.assistant.gold import Gold, gold_of_prompt
 from rlhf_lab.data.assistant.world import questions_by_prompt
 from rlhf_lab.data.batches import length_buckets, pad_right
@@ -23,6 +23,7 @@ from rlhf_lab.functional import token_log_probs
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.models.language import completion_logits, load_causal_lm, load_tokenizer, stop_token_ids
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
+from rlhf_lab.ppo_config import PPOConfig
 
 STREAM = 4  # of uniform numbers; the stages use others
 GOLD_PARTS = ("gold", "helpful", "harmless", "honest")

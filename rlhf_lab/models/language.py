@@ -107,6 +107,8 @@ def prepare_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         raise UserError(
             f"{type(model).__name__} is an encoder-decoder model; PPO here needs a causal language model such as gpt2"
         )
+    if getattr(model.config, "vision_config", None) is not None:
+        raise UserError(f"{type(model).__name__} reads images; PPO here needs a text-only causal language model")
     make_room(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
@@ -154,7 +156,7 @@ def stop_token_ids(
 ) -> list[int]:
     """The ids that end a completion: those named, else every EOS id of the generation config and the tokenizer."""
     if stop_tokens is not None:
-        return sorted({_token_id(tokenizer, token) for token in stop_tokens})
+        return sorted({token_id(tokenizer, token) for token in stop_tokens})
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*several, tokenizer.eos_token_id] if token is not None})
@@ -165,8 +167,11 @@ def _is_bare_bpe(folder: Path) -> bool:
     return {"vocab.json", "merges.txt"} <= names and not {"config.json", "tokenizer_config.json"} & names
 
 
-def _token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
+def token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
+    """The id of a token given as id or text. Raises UserError for a text that is not one token."""
     if isinstance(token, int):
+        if not 0 <= token < len(tokenizer):
+            raise UserError(f"stop token {token} is no id of this tokenizer, which knows 0 to {len(tokenizer) - 1}")
         return token
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
@@ -181,11 +186,26 @@ def completion_logits(model: nn.Module, ids: Tensor, prompt_lengths: Tensor, num
     away from every real token and no mask is needed; `prompt_lengths` (B,). Returns (B, `num_tokens`, V): the logits at
     the positions just before each completion token. The head runs on completion columns only.
     """
+    columns = _deciding_columns(ids, prompt_lengths, num_tokens)
+    logits = model(input_ids=ids, logits_to_keep=columns, use_cache=False).logits
+    return take_completion(logits, prompt_lengths - 1 - columns[0], num_tokens)
+
+
+def completion_logits_and_states(
+    model: nn.Module, ids: Tensor, prompt_lengths: Tensor, num_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """As `completion_logits`, and the last hidden states (B, `num_tokens`, D) that the logits were made of."""
+    columns = _deciding_columns(ids, prompt_lengths, num_tokens)
+    output = model(input_ids=ids, logits_to_keep=columns, use_cache=False, output_hidden_states=True)
+    starts = prompt_lengths - 1
+    logits = take_completion(output.logits, starts - columns[0], num_tokens)
+    return logits, take_completion(output.hidden_states[-1], starts, num_tokens)
+
+
+def _deciding_columns(ids: Tensor, prompt_lengths: Tensor, num_tokens: int) -> Tensor:
     first = int(prompt_lengths.min()) - 1
     last = min(int(prompt_lengths.max()) - 1 + num_tokens, ids.shape[1])
-    columns = torch.arange(first, last, device=ids.device)
-    logits = model(input_ids=ids, logits_to_keep=columns, use_cache=False).logits
-    return take_completion(logits, prompt_lengths - 1 - first, num_tokens)
+    return torch.arange(first, last, device=ids.device)
 
 
 def take_completion(x: Tensor, starts: Tensor, num_tokens: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.language import disable_dropout, make_room, use_fused_gelu
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
@@ -51,8 +52,37 @@ def critic_from(model: PreTrainedModel) -> PreTrainedModel:
     return critic
 
 
+class ValueHead(nn.Module):
+    """A critic that is one linear layer on the policy's last hidden states: (..., D) to (...).
+
+    It starts at zero (Ziegler et al. 2019), so that it does not pull on the trunk before it has learnt anything.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        values: Tensor = self.score(hidden).squeeze(-1).float()
+        return values
+
+
+def with_trunk_of(policy: Any, head: ValueHead) -> PreTrainedModel:
+    """A scalar model of its own with a copy of the policy's trunk below `head`, for saving."""
+    plain = copy.deepcopy(policy).merge_and_unload() if hasattr(policy, "merge_and_unload") else policy
+    config = copy.deepcopy(plain.config)
+    config.num_labels = 1
+    model = AutoModelForSequenceClassification.from_config(config)
+    getattr(model, model.base_model_prefix).load_state_dict(getattr(plain, plain.base_model_prefix).state_dict())
+    model.score.load_state_dict(head.score.state_dict())
+    return model
+
+
 def token_values(model: Any, ids: Tensor) -> Tensor:
     """One number at every token: (B, L) ids with padding on the right to (B, L) values."""
+    if isinstance(model, AdapterScalar):
+        return model.token_values(ids)
     backbone = getattr(model, model.base_model_prefix)
     hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
     return model.score(hidden).squeeze(-1).float() + getattr(model.config, SHIFT_KEY, 0.0)
@@ -83,21 +113,38 @@ def normalize_scores(model: PreTrainedModel, mean: float, std: float) -> None:
     """Change the weights so that every score s becomes (s - mean) / std (Ziegler et al. 2019, section 2.1).
 
     The gain goes into the head. The shift goes into the bias of the last layer norm, along the head's own direction:
-    head . (bias + c head / |head|^2) adds exactly c. Where there is no such bias, it goes into `config.score_shift`.
+    head . (bias + c head / |head|^2) adds exactly c. Where there is no such bias, or it
+    is frozen, it goes into `config.score_shift`.
     """
     if not (std > 0 and math.isfinite(std) and math.isfinite(mean)):
         raise UserError(
             f"scores have mean {mean} and standard deviation {std}; the reward model did not learn anything"
         )
-    head = model.score.weight
-    head.div_(std)
-    norm = _last_norm(getattr(model, model.base_model_prefix))
-    bias = getattr(norm, "bias", None)
+    model.score.weight.div_(std)
+    _shift_scores(model, -mean / std - getattr(model.config, SHIFT_KEY, 0.0) * (1 - 1 / std))
+
+
+@torch.no_grad()
+def shift_into_weights(model: PreTrainedModel) -> None:
+    """Move `config.score_shift` into the weights where they can hold it, so that plain transformers knows it."""
+    shift = getattr(model.config, SHIFT_KEY, 0.0)
+    if shift and _trained_bias(model) is not None:
+        setattr(model.config, SHIFT_KEY, 0.0)
+        _shift_scores(model, shift)
+
+
+def _shift_scores(model: PreTrainedModel, by: float) -> None:
+    head, bias = model.score.weight, _trained_bias(model)
     if bias is None:
-        shift = getattr(model.config, SHIFT_KEY, 0.0)
-        setattr(model.config, SHIFT_KEY, (shift - mean) / std)
+        setattr(model.config, SHIFT_KEY, getattr(model.config, SHIFT_KEY, 0.0) + by)
     else:
-        bias.add_(head[0] * (-mean / std / head[0].square().sum()))
+        bias.add_(head[0] * (by / head[0].square().sum()))
+
+
+def _trained_bias(model: PreTrainedModel) -> Tensor | None:
+    """The bias of the last layer norm; None where there is none or where it is frozen, as others share it then."""
+    bias = getattr(_last_norm(getattr(model, model.base_model_prefix)), "bias", None)
+    return bias if bias is not None and bias.requires_grad else None
 
 
 def _last_norm(backbone: nn.Module) -> nn.Module | None:

@@ -3,8 +3,8 @@
 `PPOTrainer.train` reads like the algorithm: collect a rollout, shape rewards, estimate advantages, update, adapt the KL
 weight. Every sum is divided by the token count of the whole optimizer step over all processes, so results do not depend
 on how a batch is cut. All randomness is derived from the seed and the update's number, so that a resumed run repeats
-exactly what an unbroken one does. What surrounds the algorithm is elsewhere:
-loading and the optimizer in `ppo_setup.py`; logging, saving and resuming in `ppo_life.py`.
+exactly what an unbroken one does. What surrounds the algorithm is elsewhere: loading and the optimizer in
+`ppo_setup.py`; logging, saving and resuming in `ppo_life.py`; lists of ids from own loops in `ppo_lists.py`.
 
     accelerate launch scripts/ppo.py configs/assistant.yaml
 """
@@ -12,7 +12,7 @@ loading and the optimizer in `ppo_setup.py`; logging, saving and resuming in `pp
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from rlhf_lab.config import PPOConfig
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.functional import (
@@ -29,7 +28,6 @@ from rlhf_lab.functional import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_error,
-    explained_variance,
     gae,
     kl_abs,
     kl_k1,
@@ -42,22 +40,27 @@ from rlhf_lab.functional import (
 )
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
 from rlhf_lab.models.language import stop_token_ids
+from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.stages import ppo_metrics
+from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
-from rlhf_lab.stages.ppo_setup import Optimization, load_models
+from rlhf_lab.stages.ppo_lists import Ids, check_ids, given_completions, given_scores
+from rlhf_lab.stages.ppo_setup import Optimization, agree_on, load_models, refuse_old_arguments
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
-from rlhf_lab.stages.scoring import Finished, RewardSource, make_scorers, score_all
+from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
 from rlhf_lab.training.run import Run, not_finite, rows_of_rank
 
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "abs": kl_abs}
 EVALUATION_STREAM = -1  # evaluation always draws the same numbers, apart from every update's
+GENERATION_STREAM = -2  # generate() counts down from here, so that no two calls draw the same numbers
 
 
 @dataclass(frozen=True)
 class Targets:
     """What one update aims at, for the B rows and T columns of its rollout."""
 
-    shaped_scores: Tensor  # (B,) scaled, clipped, less the penalty for a missing EOS
+    shaped_scores: Tensor  # (B,) scaled, clipped, less the penalty for a missing EOS; rewards of tokens added
     rewards: Tensor  # (B, T)
     advantages: Tensor  # (B, T)
     returns: Tensor  # (B, T)
@@ -89,42 +92,84 @@ class PPOTrainer:
         ref_model: str | Path | PreTrainedModel | None = None,
         peft_config: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
+        **old_arguments: Any,
     ) -> None:
+        refuse_old_arguments(old_arguments)
         self.args = args or PPOConfig()
-        self.run = Run(Path(self.args.output_dir), bf16=self.args.bf16, report_to=self.args.report_to)
+        self.run = Run(
+            Path(self.args.output_dir),
+            bf16=self.args.bf16,
+            report_to=self.args.report_to,
+            run_name=self.args.run_name,
+            settings=self.args.model_dump(),
+        )
         self.accelerator = self.run.accelerator
+        agree_on(self.args, self.run)
         torch.manual_seed(self.args.seed)
         self.tokenizer, self.models = load_models(
             model, reward_funcs, processing_class, value_model, ref_model, peft_config, self.args, self.accelerator
         )
         self.stop_ids = stop_token_ids(self.models.policy, self.tokenizer, self.args.stop_tokens)
+        if not self.stop_ids and self.args.stop_tokens is None:
+            raise UserError(
+                "tokenizer and generation config have no EOS token, so completions could not end; set eos_token of the "
+                "tokenizer, or type stop_tokens: [] for completions of a fixed length"
+            )
         self.scorers = make_scorers(
             self.models.reward_sources, reward_processing_classes, self.tokenizer, self.accelerator.device
         )
+        check_weights(self.args.reward_weights, self.scorers)
         self.train_prompts = PromptSource.of(train_dataset, self.tokenizer, self.args, "train_dataset")
         self.eval_prompts = PromptSource.of(eval_dataset, self.tokenizer, self.args, "eval_dataset")
         self.kl_coef = self.args.kl_coef
         self.update_number = 0
+        self.num_generated = 0  # calls of generate()
         self.optimization = Optimization(self.models, self.args, self.accelerator)
         self.life = LifeCycle(self, callbacks)
         rows_of_rank(self.args.minibatch_size, rank=0, num_processes=self.run.num_processes)
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> None:
         """Run all updates; with `resume_from_checkpoint`, those after the newest (True) or the named checkpoint."""
+        if self.train_prompts is None:
+            raise UserError("train() needs prompts; pass train_dataset=, a data set with a column 'prompt'")
         self.life.begin(resume_from_checkpoint)
         for batch in self.prompt_batches():
             started = time.perf_counter()
             rollout = self.collect_rollout(batch)
             collected = time.perf_counter()
-            targets = self.estimate_targets(rollout)
-            metrics = self.update(rollout, targets)
-            metrics |= self.describe(rollout, targets)
-            self.adapt_kl_coef(metrics)
-            metrics |= self._timings(started, collected)
-            self.life.end_of_update(metrics)
+            metrics = self.learn_from(rollout)
+            self.life.end_of_update(metrics | self._timings(started, collected))
             if self.life.should_stop:
                 break
         self.life.end()
+
+    def step(self, prompt_ids: Sequence[Ids], completion_ids: Sequence[Ids], scores: Sequence[Any]) -> dict[str, float]:
+        """One PPO update on completions that an own loop or environment scored; returns the update's metrics.
+
+        Lists with one entry a row, this process's share of `rollout_batch_size`: ids as tensors or lists, without
+        padding; a completion's stop token belongs to it. A score is one number, or one for each completion token.
+        Logs, evaluates and saves as `train()` does. Raises UserError for rows that do not fit together.
+        """
+        self.life.begin_own_loop()
+        check_ids(prompt_ids, completion_ids, self.models.policy, self.args, self.run)
+        started = time.perf_counter()
+        batch = PromptBatch([], [list(map(int, row)) for row in prompt_ids], {})
+        completions = given_completions(completion_ids, self.stop_ids, self.tokenizer.pad_token_id, self.run)
+        judged = given_scores(scores, completions)
+        self.update_number += 1
+        rollout = self._gathered(self._with_models(batch, completions, judged))
+        collected = time.perf_counter()
+        metrics = self.learn_from(rollout) | self._timings(started, collected)
+        self.life.end_of_update(metrics)
+        return metrics
+
+    def learn_from(self, rollout: Rollout) -> dict[str, float]:
+        """Everything that follows a rollout: targets, passes over it, the KL weight. Returns metrics."""
+        targets = self.estimate_targets(rollout)
+        metrics = self.update(rollout, targets)
+        metrics |= self.describe(rollout, targets)
+        self.adapt_kl_coef(metrics)
+        return metrics
 
     def prompt_batches(self) -> Iterator[PromptBatch]:
         """The prompts of each update that is still to be done, as this process's share."""
@@ -139,14 +184,13 @@ class PPOTrainer:
     def collect_rollout(self, batch: PromptBatch) -> Rollout:
         """Sample, score, and take log-probs and values; the result holds the rows of all processes."""
         completions = self._sample(batch, stream=self.update_number, num_rows=self.args.rollout_batch_size)
-        rollout = self._assess(batch, completions)
-        return gather_rollout(self.run, rollout, self.tokenizer.pad_token_id)
+        return self._gathered(self._with_models(batch, completions, self._judge(batch, completions)))
 
     def estimate_targets(self, rollout: Rollout) -> Targets:
         """Shape scores into rewards per token, then advantages and returns (GAE, arXiv 1506.02438)."""
         args, mask = self.args, rollout.completion_mask
-        scores = self.shape_scores(rollout)
-        rewards = kl_penalized_rewards(
+        scores, token_scores = self.shape_scores(rollout), self.shape_token_scores(rollout)
+        rewards = token_scores + kl_penalized_rewards(
             scores, rollout.log_probs, rollout.ref_log_probs, mask, self.kl_coef, estimator=self._kl
         )
         if args.whiten_rewards:
@@ -164,29 +208,36 @@ class PPOTrainer:
         ).where(mask, 0.0)
         returns = advantages + rollout.values
         whitened = standardize(advantages, mask) if args.whiten_advantages else advantages
-        return Targets(scores, rewards, whitened, returns)
+        return Targets(scores + token_scores.sum(1), rewards, whitened, returns)
 
     def shape_scores(self, rollout: Rollout) -> Tensor:
         """(B,) scores scaled, clipped, then lessened where no stop token was written."""
-        scores = rollout.scores * self.args.score_scale
-        if self.args.score_clip is not None:
-            scores = scores.clamp(-self.args.score_clip, self.args.score_clip)
-        return scores - self.args.missing_eos_penalty * (~rollout.stopped)
+        return self._scaled(rollout.scores) - self.args.missing_eos_penalty * (~rollout.stopped)
+
+    def shape_token_scores(self, rollout: Rollout) -> Tensor:
+        """(B, T) scores of tokens scaled and clipped, 0 on padding."""
+        return self._scaled(rollout.token_scores).where(rollout.completion_mask, 0.0)
+
+    def _scaled(self, scores: Tensor) -> Tensor:
+        scaled, limit = scores * self.args.score_scale, self.args.score_clip
+        return scaled if limit is None else scaled.clamp(-limit, limit)
 
     def update(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
         """All passes over one rollout: epochs, minibatches, micro-batches. Returns metrics over every pass."""
-        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.update_number)
         totals: dict[str, float] = {}
-        for _ in range(self.args.num_ppo_epochs):
-            order = torch.randperm(len(rollout), generator=generator)
-            sums: dict[str, float] = {}
-            for rows in order.split(self.args.minibatch_size):
-                sums = self.step_on(rollout, targets, rows)
-                totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
-            if self._drifted_too_far(sums):
+        for rows in self.minibatches(len(rollout)):
+            sums = self.step_on(rollout, targets, rows)
+            totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
+            if sums["early_stopped"]:
                 break
         self.optimization.scheduler.step()
-        return self._averages(totals)
+        return ppo_metrics.of_steps(totals) | {"lr": self.optimization.scheduler.get_last_lr()[0]}
+
+    def minibatches(self, num_rows: int) -> Iterator[Tensor]:
+        """Global row numbers of every minibatch of every pass; a new order for each."""
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.update_number)
+        for _ in range(self.args.num_ppo_epochs):
+            yield from torch.randperm(num_rows, generator=generator).split(self.args.minibatch_size)
 
     def step_on(self, rollout: Rollout, targets: Targets, rows: Tensor) -> dict[str, float]:
         """One optimizer step on the global `rows`; returns sums over all processes."""
@@ -244,23 +295,15 @@ class PPOTrainer:
 
     def describe(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
         """Metrics of a rollout under the names of TRL's PPO; KL and entropy are sums over the completion, in nats."""
-        mask = rollout.completion_mask
-        kl = masked_sum_rows(self._kl(rollout.log_probs, rollout.ref_log_probs), mask).mean()
-        scores = targets.shaped_scores.mean()
-        non_score = -self.kl_coef * kl
-        figures = {
-            "objective/kl": kl,
-            "objective/entropy": masked_sum_rows(-rollout.log_probs, mask).mean(),
-            "objective/non_score_reward": non_score,
-            "objective/rlhf_reward": scores + non_score,
-            "objective/scores": scores,
-            "objective/scores_std": targets.shaped_scores.std(correction=0),
-            "val/num_eos_tokens": rollout.stopped.sum(),
-            "val/explained_variance": explained_variance(rollout.values, targets.returns, mask),
-            "completion_length": mask.sum(1).float().mean(),
-        }
-        numbers = {name: float(value) for name, value in figures.items()}
-        return numbers | {"kl_coef": self.kl_coef, "episode": float(self.update_number * self.args.rollout_batch_size)}
+        metrics = ppo_metrics.of_rollout(
+            rollout,
+            targets.shaped_scores,
+            targets.returns,
+            kl=self._kl,
+            kl_coef=self.kl_coef,
+            sources=[scorer.name for scorer in self.scorers] if rollout.source_scores.shape[1] else [],
+        )
+        return metrics | {"kl_coef": self.kl_coef, "episode": float(self.update_number * self.args.rollout_batch_size)}
 
     def evaluate(self) -> dict[str, float]:
         """Sample for the evaluation prompts: `eval_scores`, `eval_kl`, `eval_length`, `eval_eos_fraction`, and what
@@ -270,8 +313,8 @@ class PPOTrainer:
             return {}
         batch = self.eval_prompts.batch(range(len(self.eval_prompts)), seed=None)
         completions = self._sample(batch, stream=EVALUATION_STREAM, num_rows=len(batch.ids))
-        rollout = self._assess(batch, completions, with_critic=False)
-        kl = masked_sum_rows(kl_k1(rollout.log_probs, rollout.ref_log_probs), rollout.completion_mask)
+        rollout = self._with_models(batch, completions, self._judge(batch, completions), with_critic=False)
+        kl = ppo_metrics.masked_sum_rows(kl_k1(rollout.log_probs, rollout.ref_log_probs), rollout.completion_mask)
         texts = self.texts(completions)
         self.life.write_samples(batch, texts, rollout.scores, kl)
         return {
@@ -285,13 +328,37 @@ class PPOTrainer:
         """More metrics of an evaluation; override it. Names should start with `eval_`."""
         return {}
 
-    def generate(self, prompts: Sequence[Prompt], *, temperature: float | None = None, seed: int = 0) -> list[str]:
-        """Completions (text without special tokens) for prompts (text or messages)."""
+    def generate(
+        self, prompts: Sequence[Any], *, temperature: float | None = None, seed: int | None = None
+    ) -> list[Any]:
+        """Completions for prompts: text for text or messages, a tensor of ids (stop token included) for rows of ids.
+
+        Without `seed` every call draws new numbers, the same ones in a repeated run.
+        """
         if temperature is not None and not temperature > 0:
             raise UserError(f"temperature={temperature}; sampling needs one above 0, 1e-4 is as good as greedy")
-        batch = PromptBatch.of(prompts, self.tokenizer, self.args)
-        uniforms = draw_uniforms(len(batch.ids), self.args.max_completion_length, seed=seed, stream=EVALUATION_STREAM)
-        return self.texts(self._complete(batch.ids, uniforms, temperature or self.args.temperature))
+        if not prompts:
+            raise UserError("generate() was given no prompts")
+        from_ids = not isinstance(prompts[0], str) and not isinstance(prompts[0][0], dict)
+        if from_ids:
+            check_ids(prompts, None, self.models.policy, self.args, self.run)
+            ids = [list(map(int, row)) for row in prompts]
+        else:
+            ids = PromptBatch.of(prompts, self.tokenizer, self.args).ids
+        stream = EVALUATION_STREAM
+        if seed is None:
+            self.num_generated += 1
+            seed, stream = (
+                self.args.seed,
+                GENERATION_STREAM - self.run.num_processes * self.num_generated - self.run.rank,
+            )
+        uniforms = draw_uniforms(len(ids), self.args.max_completion_length, seed=seed, stream=stream)
+        completions = self.complete(ids, uniforms, temperature or self.args.temperature)
+        return [torch.tensor(row) for row in completions.rows()] if from_ids else self.texts(completions)
+
+    def resume(self, checkpoint: bool | str | Path = True) -> None:
+        """Take up the newest (True) or the named checkpoint, before an own loop of `generate()` and `step()`."""
+        self.life.begin_own_loop(checkpoint)
 
     def save_model(self, folder: str | Path | None = None) -> None:
         """Save policy, tokenizer, critic (`value_model/`) and a model card; plain transformers loads all of it."""
@@ -310,9 +377,13 @@ class PPOTrainer:
         if num_rows != len(batch.ids):
             share = rows_of_rank(num_rows, rank=self.run.rank, num_processes=self.run.num_processes)
             mine = slice(share.start, share.stop)
-        return self._complete(batch.ids, uniforms[mine], self.args.temperature)
+        return self.complete(batch.ids, uniforms[mine], self.args.temperature)
 
-    def _complete(self, prompt_ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float) -> Completions:
+    def complete(self, prompt_ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float) -> Completions:
+        """Sample one completion for each prompt; override it to generate elsewhere.
+
+        Token t of row b has to be drawn from the policy at `temperature`; `uniforms` (B, T) in [0, 1) decide it here.
+        """
         with self.accelerator.autocast():
             return sample_completions(
                 self.models.policy,
@@ -323,64 +394,48 @@ class PPOTrainer:
                 pad_token_id=self.tokenizer.pad_token_id,
             )
 
-    def _assess(self, batch: PromptBatch, completions: Completions, *, with_critic: bool = True) -> Rollout:
-        finished = Finished(
-            batch.prompts,
-            batch.ids,
-            completions.rows(),
-            self.texts(completions),
-            completions.stopped.tolist(),
-            batch.columns,
-        )
+    def _judge(self, batch: PromptBatch, completions: Completions) -> Scores:
         with self.accelerator.autocast():
-            scores, _ = score_all(self.scorers, finished)
-            rollout = assess(
-                lay_out(batch.ids, completions, self.tokenizer.pad_token_id),
+            return judge(batch, completions, self.scorers, self.tokenizer, self.args, self.life.state)
+
+    def _with_models(
+        self, batch: PromptBatch, completions: Completions, scores: Scores, *, with_critic: bool = True
+    ) -> Rollout:
+        """Lay out completions and scores, and add what policy, reference and critic say."""
+        with self.accelerator.autocast():
+            return assess(
+                lay_out(batch.ids, completions, scores, self.tokenizer.pad_token_id),
                 self.models.policy,
                 self.models.reference,
                 self.models.critic if with_critic else None,
                 temperature=self.args.temperature,
                 batch_size=max(self.args.micro_batch_size, 32),
             )
-        return replace(rollout, scores=torch.tensor(scores, dtype=torch.float32, device=rollout.ids.device))
+
+    def _gathered(self, rollout: Rollout) -> Rollout:
+        return gather_rollout(self.run, rollout, self.tokenizer.pad_token_id)
 
     def _take_step(self, totals: dict[str, float], rollout: Rollout, rows: Tensor) -> dict[str, float]:
         """Clip and step, unless the numbers say not to."""
         self._must_be_finite("loss", totals["policy_loss"] + totals["value_loss"], rollout, rows)
-        mean_ratio = totals["ratio"] / totals["tokens"]
-        skipped = self.args.ratio_threshold is not None and mean_ratio > self.args.ratio_threshold
+        tokens, limits = totals["tokens"], self.args
+        stopped = limits.early_stop_kl is not None and totals["approxkl"] / tokens > limits.early_stop_kl
+        skipped = limits.ratio_threshold is not None and totals["ratio"] / tokens > limits.ratio_threshold
         grad_norm = self.optimization.step(
-            skip=skipped, critic_only=self.update_number <= self.args.critic_warmup_updates
+            skip=skipped or stopped, critic_only=self.update_number <= limits.critic_warmup_updates
         )
         self._must_be_finite("gradient norm", grad_norm, rollout, rows)
-        return {"steps": 1.0, "grad_norm": grad_norm, "skipped": float(skipped)}
+        return {
+            "steps": 1.0,
+            "grad_norm": grad_norm,
+            "early_stopped": float(stopped),
+            "skipped": float(skipped and not stopped),
+        }
 
     def _must_be_finite(self, what: str, number: float, rollout: Rollout, rows: Tensor) -> None:
         if not math.isfinite(number):
             batch = rollout.rows(rows).to(torch.device("cpu"))
             raise not_finite(self.run.folder, vars(batch), f"{what} {number} in PPO update {self.update_number}")
-
-    def _drifted_too_far(self, sums: dict[str, float]) -> bool:
-        limit = self.args.early_stop_kl
-        return limit is not None and sums["approxkl"] / sums["tokens"] > limit
-
-    def _averages(self, totals: dict[str, float]) -> dict[str, float]:
-        tokens, steps = totals["tokens"], totals["steps"]
-        mean = {name: value / tokens for name, value in totals.items()}
-        return {
-            "policy/approxkl_avg": mean["approxkl"],
-            "policy/clipfrac_avg": mean["clipfrac"],
-            "policy/entropy_avg": mean["entropy"],
-            "loss/policy_avg": mean["policy_loss"],
-            "loss/value_avg": mean["value_loss"],
-            "val/clipfrac_avg": mean["value_clipfrac"],
-            "val/ratio": mean["ratio"],
-            "val/ratio_var": max(0.0, mean["ratio_square"] - mean["ratio"] ** 2),
-            "grad_norm": totals["grad_norm"] / steps,
-            "skipped_minibatches": totals["skipped"],
-            "optimizer_steps": steps,
-            "lr": self.optimization.scheduler.get_last_lr()[0],
-        }
 
     def _value_is_clipped(self, values: Tensor, old_values: Tensor) -> Tensor:
         limit = self.args.value_clip_range
@@ -393,8 +448,3 @@ class PPOTrainer:
             "rollout_seconds": collected - started,
             "update_seconds": now - collected,
         }
-
-
-def masked_sum_rows(x: Tensor, mask: Tensor) -> Tensor:
-    """(B,) sums of each row over its mask."""
-    return x.where(mask, 0.0).sum(1)

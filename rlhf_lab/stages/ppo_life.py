@@ -3,44 +3,25 @@
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import PeftModel, set_peft_model_state_dict
-from peft.utils import load_peft_weights
 from torch import Tensor
 from tqdm import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
-from rlhf_lab.config import PPOConfig
 from rlhf_lab.errors import UserError
+from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.stages.prompt_source import PromptBatch
 from rlhf_lab.training.checkpoint import PREFIX, checkpoints, find_checkpoint, prune, save_atomically, step_of
-from rlhf_lab.training.model_card import write_model_card
+from rlhf_lab.training.hub import push_to_hub
 from rlhf_lab.training.records import cut_metrics, write_jsonl
 
 if TYPE_CHECKING:
     from rlhf_lab.stages.ppo import PPOTrainer
 
-# What may differ between a checkpoint and the run that continues it: where things go, not what is computed.
-FREE_TO_CHANGE = {
-    "output_dir",
-    "micro_batch_size",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
-    "save_total_limit",
-    "report_to",
-}
+TABLE = ("prompt", "completion", "score", "kl")
 
 
 class LifeCycle:
@@ -64,17 +45,20 @@ class LifeCycle:
         )
         self.bar: Any = None
         self.last_evaluated = -1
+        self.has_begun = False
 
     @property
     def should_stop(self) -> bool:
         return bool(self.control.should_training_stop)
 
     def begin(self, resume: bool | str | Path | None) -> None:
-        """Check that there is something to train on, take up a checkpoint, evaluate the start."""
-        if self.trainer.train_prompts is None:
-            raise UserError("train() needs prompts; pass train_dataset=, a data set with a column 'prompt'")
+        """Take up a checkpoint, evaluate the start."""
+        self.has_begun = True
         if (checkpoint := find_checkpoint(self.folder, resume)) is not None:
-            self._load(checkpoint)
+            ppo_checkpoint.load(self.trainer, checkpoint)
+            if _is_due(self.trainer.update_number, self.args.eval_steps):
+                self.last_evaluated = self.trainer.update_number  # evaluation comes before saving
+            self.run.say(f"ppo  continues after update {step_of(checkpoint)} ({checkpoint})")
         self._refuse_later_checkpoints()
         if self.run.is_first:
             cut_metrics(self.folder, self.trainer.update_number or -1)  # a new run drops the old one's start as well
@@ -84,16 +68,27 @@ class LifeCycle:
         if self.trainer.update_number == 0 and self.args.eval_steps:
             self._evaluate()
 
+    def begin_own_loop(self, resume: bool | str | Path | None = None) -> None:
+        """As `begin`, once, before the first `step()` of a loop that is not ours."""
+        if not self.has_begun or resume:
+            self.begin(resume)
+        if self.trainer.update_number >= self.args.num_updates:
+            raise UserError(
+                f"all {self.args.num_updates} updates of total_episodes={self.args.total_episodes} are done, and the "
+                "learning rate has reached its end; give a higher total_episodes"
+            )
+
     def end_of_update(self, metrics: dict[str, float]) -> None:
         """Log, evaluate and save as the schedule and the callbacks say."""
         step = self.trainer.update_number
         self.state.global_step = step
-        self.state.epoch = metrics["episode"] / len(self.trainer.train_prompts or [0])
+        if self.trainer.train_prompts is not None:
+            self.state.epoch = metrics["episode"] / len(self.trainer.train_prompts)
         self.control.should_log = self.control.should_evaluate = self.control.should_save = False
         self._call("on_step_end")
         self.bar.update(1)
         if _is_due(step, self.args.logging_steps) or self.control.should_log:
-            self._log({**metrics, "epoch": self.state.epoch})
+            self._log({**metrics, "epoch": self.state.epoch or 0.0})
         if _is_due(step, self.args.eval_steps) or self.control.should_evaluate:
             self._evaluate()
         if _is_due(step, self.args.save_steps) or self.control.should_save:
@@ -114,46 +109,29 @@ class LifeCycle:
             {"prompt": prompt, "completion": text, "score": score, "kl": nats}
             for prompt, text, score, nats in zip(batch.prompts, texts, scores.tolist(), kl.tolist(), strict=True)
         ]
-        write_jsonl(self.folder / "samples" / f"update-{self.trainer.update_number:06d}.jsonl", rows)
+        step = self.trainer.update_number
+        write_jsonl(self.folder / "samples" / f"update-{step:06d}.jsonl", rows)
+        self.run.log_table("samples", TABLE, [[str(row[name]) for name in TABLE] for row in rows], step)
 
     def save_model(self, folder: Path) -> None:
-        """Policy, tokenizer, critic and card in plain form."""
+        """Policy, tokenizer, critic and card in plain form; pushed to the hub where `push_to_hub` says so."""
         if self.run.is_first:
             folder.mkdir(parents=True, exist_ok=True)
-            self._write_models(folder)
+            ppo_checkpoint.write_models(self.trainer, folder)
+            if self.args.push_to_hub:
+                push_to_hub(folder, self.args.hub_model_id)
         self.run.accelerator.wait_for_everyone()
-
-    def _write_models(self, folder: Path) -> None:
-        models = self.trainer.models
-        models.policy.save_pretrained(folder)
-        self.trainer.tokenizer.save_pretrained(folder)
-        models.critic.save_pretrained(folder / "value_model")
-        self.trainer.tokenizer.save_pretrained(folder / "value_model")
-        write_model_card(
-            folder, stage="ppo", base_model=str(models.policy.config.name_or_path), settings=self.args.model_dump()
-        )
 
     def _save_checkpoint(self) -> None:
+        randomness = self.run.gather_objects(ppo_checkpoint.random_state())
         if self.run.is_first:
-            save_atomically(self.folder / f"{PREFIX}{self.trainer.update_number}", self._write_checkpoint)
-            prune(self.folder, self.args.save_total_limit)
+            step = self.trainer.update_number
+            save_atomically(
+                self.folder / f"{PREFIX}{step}", lambda folder: ppo_checkpoint.write(self.trainer, folder, randomness)
+            )
+            prune(self.folder, self.args.save_total_limit, best=self.state.best_global_step)
         self.run.accelerator.wait_for_everyone()
         self._call("on_save")
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        self._write_models(folder)
-        optimization = self.trainer.optimization
-        torch.save(
-            {
-                "update_number": self.trainer.update_number,
-                "kl_coef": self.trainer.kl_coef,
-                "optimizer": optimization.optimizer.state_dict(),
-                "scheduler": optimization.scheduler.state_dict(),
-                "args": self.args.model_dump(),
-                "torch": version("torch"),
-            },
-            folder / "trainer.pt",
-        )
 
     def _refuse_later_checkpoints(self) -> None:
         """Those of another history would outlive ours when old ones are deleted, and be taken up by a later resume."""
@@ -165,26 +143,17 @@ class LifeCycle:
                 "delete the checkpoints that are not wanted"
             )
 
-    def _load(self, checkpoint: Path) -> None:
-        saved = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
-        _refuse_other_settings(saved["args"], self.args, checkpoint)
-        _load_policy(self.trainer.models.policy, checkpoint)
-        critic = AutoModelForSequenceClassification.from_pretrained(checkpoint / "value_model", dtype=torch.float32)
-        self.trainer.models.critic.load_state_dict(critic.state_dict())
-        self.trainer.optimization.optimizer.load_state_dict(saved["optimizer"])
-        self.trainer.optimization.scheduler.load_state_dict(saved["scheduler"])
-        self.trainer.kl_coef = saved["kl_coef"]
-        self.trainer.update_number = self.state.global_step = saved["update_number"]
-        if _is_due(saved["update_number"], self.args.eval_steps):
-            self.last_evaluated = saved["update_number"]  # evaluation comes before saving
-        self.run.say(f"ppo  continues after update {step_of(checkpoint)} ({checkpoint})")
-
     def _evaluate(self) -> None:
         metrics = self.trainer.evaluate()
         self.last_evaluated = self.trainer.update_number
         if metrics:
-            self._log(metrics)
+            self._remember_best(metrics["eval_scores"])
+            self._log({**metrics, "best_eval_scores": self.state.best_metric})
             self._call("on_evaluate", metrics=metrics)
+
+    def _remember_best(self, score: float) -> None:
+        if self.state.best_metric is None or score > self.state.best_metric:
+            self.state.best_metric, self.state.best_global_step = score, self.trainer.update_number
 
     def _log(self, metrics: dict[str, float]) -> None:
         step = self.trainer.update_number
@@ -217,22 +186,3 @@ def _is_not_about_flow(record: logging.LogRecord) -> bool:
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _refuse_other_settings(saved: dict[str, Any], args: PPOConfig, checkpoint: Path) -> None:
-    now = args.model_dump()
-    other = [key for key in now if key not in FREE_TO_CHANGE and saved.get(key) != now[key]]
-    if other:
-        differences = ", ".join(f"{key} was {saved.get(key)!r} and is {now[key]!r}" for key in other)
-        raise UserError(
-            f"{checkpoint} was made with other settings: {differences}. Continue with the old ones, or start a new run "
-            "in another output_dir (with the command line: name=another_name)"
-        )
-
-
-def _load_policy(policy: Any, checkpoint: Path) -> None:
-    if isinstance(policy, PeftModel):
-        set_peft_model_state_dict(policy, load_peft_weights(str(checkpoint)))
-        return
-    saved = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    policy.load_state_dict(saved.state_dict())

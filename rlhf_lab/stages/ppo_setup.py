@@ -1,11 +1,12 @@
 """What PPO starts from: policy, reference, critic, reward sources; and the optimizer that moves policy and critic.
 
-One frozen reference: a copy for a full policy or one with trained adapters; for fresh adapters the policy itself with
-adapters switched off, which costs no memory.
+The reference is a frozen copy of a full policy. A policy with adapters needs no second base: fresh adapters are
+switched off, trained ones are cloned as the frozen adapter `reference`. Leaves out how the models are used.
 """
 
 import contextlib
 import copy
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,8 +20,8 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from rlhf_lab.config import PPOConfig
 from rlhf_lab.errors import UserError
+from rlhf_lab.models.adapters import REFERENCE, AdapterScalar, add_reference_adapter, using_adapter
 from rlhf_lab.models.language import (
     disable_dropout,
     give_own_pad,
@@ -29,9 +30,26 @@ from rlhf_lab.models.language import (
     make_room,
     prepare_causal_lm,
 )
-from rlhf_lab.models.scalar import critic_from, load_scalar_model
+from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
+from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.rollout import ActorCritic
 from rlhf_lab.stages.scoring import RewardSource
+from rlhf_lab.training.run import Run
+from rlhf_lab.training.tensorflow_adam import TensorFlowAdam
+
+OLD_ARGUMENTS = {  # of TRL's PPOTrainer, 0.7 to 1.12
+    "config": "pass args=PPOConfig(...)",
+    "tokenizer": "pass processing_class",
+    "policy": "pass model",
+    "policy_model": "pass model",
+    "reward_model": "pass reward_funcs",
+    "dataset": "pass train_dataset",
+    "data_collator": "prompts are encoded once, from the column 'prompt'; ids of your own go to generate() and step()",
+    "optimizer": "AdamW is built from PPOConfig (learning_rate, adam_eps, adam_form)",
+    "optimizers": "AdamW is built from PPOConfig (learning_rate, adam_eps, adam_form, lr_scheduler_type)",
+    "lr_scheduler": "type lr_scheduler_type and warmup_steps in PPOConfig",
+    "num_shared_layers": "type share_value_trunk=True in PPOConfig for a shared trunk",
+}
 
 
 @dataclass
@@ -39,8 +57,8 @@ class Models:
     """The models of one PPO run, on their device."""
 
     policy: Any  # PreTrainedModel or PeftModel, trained
-    critic: PreTrainedModel  # trained
-    frozen: PreTrainedModel | None  # None: the policy with its adapters off
+    critic: Any  # PreTrainedModel, AdapterScalar or ValueHead, trained
+    frozen: PreTrainedModel | None  # None: the policy with its adapters off, or with its adapter `reference`
     reward_sources: list[RewardSource]
 
     @contextlib.contextmanager
@@ -49,8 +67,14 @@ class Models:
         if self.frozen is not None:
             yield self.frozen
             return
-        with self.policy.disable_adapter():
+        is_named = REFERENCE in self.policy.peft_config
+        with using_adapter(self.policy, REFERENCE) if is_named else self.policy.disable_adapter():
             yield self.policy
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What the policy loss alone moves: the policy without the critic's adapter, where they share a base."""
+        others = set(self.critic.adapter_parameters()) if isinstance(self.critic, AdapterScalar) else set()
+        return [parameter for parameter in self.policy.parameters() if parameter not in others]
 
 
 def load_models(
@@ -72,16 +96,73 @@ def load_models(
     frozen = _reference(ref_model, policy, tokenizer, has_fresh_adapters=peft_config is not None)
     if peft_config is not None:
         policy = get_peft_model(policy, peft_config)
+    _refuse_frozen(policy)
     sources: list[RewardSource] = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     sources = [load_scalar_model(source) if isinstance(source, str | Path) else source for source in sources]
-    critic = _critic(value_model, sources, _name(model), tokenizer)
+    if args.share_value_trunk:
+        critic: Any = _head(value_model, policy)
+    else:
+        critic = _critic(value_model, sources, _name(model), tokenizer)
     if args.gradient_checkpointing:
-        for trained in (policy, critic):
-            trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            trained.enable_input_require_grads()
+        _switch_checkpointing_on(policy, critic)
     for every in filter(None, (policy, critic, frozen)):
-        every.to(accelerator.device)
+        _put(every, accelerator.device)
     return tokenizer, Models(policy.train(), critic.train(), frozen, sources)
+
+
+def refuse_old_arguments(given: dict[str, Any]) -> None:
+    """Raise UserError for arguments that `PPOTrainer` does not take, with today's name for those of TRL's PPO."""
+    for name in given:
+        if name in OLD_ARGUMENTS:
+            raise UserError(f"PPOTrainer has no argument {name!r}: {OLD_ARGUMENTS[name]}")
+        raise TypeError(f"PPOTrainer.__init__() got an unexpected keyword argument {name!r}")
+
+
+def agree_on(args: PPOConfig, run: Run) -> None:
+    """Raise UserError on every process where they were started with different settings."""
+    mine = json.dumps(args.model_dump(exclude={"micro_batch_size"}), sort_keys=True)
+    everyones = run.gather_objects(mine)
+    if different := [rank for rank, settings in enumerate(everyones) if settings != everyones[0]]:
+        first, other = json.loads(everyones[0]), json.loads(everyones[different[0]])
+        keys = [f"{key} is {first[key]!r} on process 0 and {other[key]!r} on {different[0]}" for key in first]
+        keys = [text for key, text in zip(first, keys, strict=True) if first[key] != other[key]]
+        raise UserError(f"the processes have different settings: {'; '.join(keys)}. Give all of them the same command")
+
+
+def _refuse_frozen(policy: nn.Module) -> None:
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise UserError(
+            f"the policy {type(policy).__name__} has no weights that are trained; load its adapter with "
+            "PeftModel.from_pretrained(..., is_trainable=True), or pass peft_config"
+        )
+
+
+def _is_quantized(model: Any) -> bool:
+    return bool(getattr(model, "is_quantized", False))
+
+
+def _put(model: Any, device: torch.device) -> None:
+    if not _is_quantized(model):  # bitsandbytes places its weights itself
+        model.to(device)
+
+
+def _switch_checkpointing_on(policy: Any, critic: Any) -> None:
+    if isinstance(critic, AdapterScalar):
+        raise UserError(
+            "gradient_checkpointing computes the forward pass again, by then under another adapter of the shared base; "
+            "type gradient_checkpointing=false, or model.share_base=false"
+        )
+    for trained in (policy, critic):
+        if isinstance(trained, ValueHead):
+            continue
+        trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        trained.enable_input_require_grads()
+
+
+def _head(value_model: Any, policy: Any) -> ValueHead:
+    if value_model is not None:
+        raise UserError("share_value_trunk=true makes the critic a head on the policy; leave value_model out")
+    return ValueHead(policy.get_output_embeddings().weight.shape[1])
 
 
 def _name(model: str | Path | PreTrainedModel) -> str:
@@ -101,13 +182,27 @@ def _reference(
     *,
     has_fresh_adapters: bool,
 ) -> PreTrainedModel | None:
-    """A frozen model, or None where switching fresh adapters off gives the reference."""
-    if given is None and has_fresh_adapters:
-        return None
-    # An adapter that was trained before is part of the reference: a copy keeps it, switching it off would not.
+    """A frozen model, or None where the policy's adapters give the reference."""
     is_policy = given is None or given is policy
+    if _is_quantized(policy) and not (has_fresh_adapters or isinstance(policy, PeftModel)):
+        raise UserError("a quantised policy can not be trained itself; pass peft_config=LoraConfig(...)")
+    if is_policy and has_fresh_adapters:
+        return None
+    if is_policy and isinstance(policy, PeftModel):
+        add_reference_adapter(policy)  # trained adapters are part of the reference: off would be too little
+        return None
     reference = copy.deepcopy(policy) if is_policy else _causal(given, tokenizer)
+    known, needed = _vocabulary(reference), _vocabulary(policy)
+    if known != needed:
+        raise UserError(
+            f"ref_model has a vocabulary of {known} tokens, the policy one of {needed}; the KL compares the two token "
+            "by token. Leave ref_model out, or give the model that the policy started from"
+        )
     return reference.eval().requires_grad_(False)
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    return int(model.get_output_embeddings().weight.shape[0])
 
 
 def _critic(
@@ -115,7 +210,7 @@ def _critic(
     sources: Sequence[RewardSource],
     policy_name: str,
     tokenizer: PreTrainedTokenizerBase,
-) -> PreTrainedModel:
+) -> Any:
     """The given critic, else a copy of the first reward model that reads the policy's ids, else a fresh head."""
     if isinstance(given, str | Path):
         return load_scalar_model(given, tokenizer)
@@ -129,9 +224,7 @@ def _critic(
     return load_scalar_model(policy_name, tokenizer)
 
 
-def _given_critic(
-    given: PreTrainedModel, sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
+def _given_critic(given: PreTrainedModel, sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase) -> Any:
     if not hasattr(given, "score") or getattr(getattr(given, "config", None), "num_labels", 0) != 1:
         labels = getattr(getattr(given, "config", None), "num_labels", "no")
         raise UserError(
@@ -140,6 +233,8 @@ def _given_critic(
         )
     # A reward model stays as it is while the critic is trained.
     critic = critic_from(given) if any(given is source for source in sources) else given
+    if isinstance(critic, AdapterScalar):
+        return critic
     make_room(critic, len(tokenizer))
     disable_dropout(critic)
     return critic
@@ -154,7 +249,10 @@ class Optimization:
         self.models = models
         module = ActorCritic(models.policy, models.critic)
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        plain = torch.optim.AdamW(trained, lr=args.learning_rate, eps=args.adam_eps, weight_decay=0.0, fused=True)
+        if args.adam_form == "tensorflow":
+            plain: torch.optim.Optimizer = TensorFlowAdam(trained, lr=args.learning_rate, eps=args.adam_eps)
+        else:
+            plain = torch.optim.AdamW(trained, lr=args.learning_rate, eps=args.adam_eps, weight_decay=0.0, fused=True)
         self.actor_critic, self.optimizer = accelerator.prepare(module, plain)
         # Not prepared: accelerate would step it once a process, we step it once an update.
         self.scheduler = get_scheduler(
@@ -169,7 +267,7 @@ class Optimization:
         """Clip, step, clear; returns the gradient norm before clipping. `critic_only` leaves the policy
         untouched; a norm that is not finite leaves everything untouched."""
         if critic_only:
-            for parameter in self.models.policy.parameters():
+            for parameter in self.models.policy_parameters():
                 parameter.grad = None  # not zero: Adam would still count a step
         norm = float(self.accelerator.clip_grad_norm_(self.actor_critic.parameters(), self.args.max_grad_norm))
         if not skip and math.isfinite(norm):

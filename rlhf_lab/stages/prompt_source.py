@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from rlhf_lab.config import PPOConfig
 from rlhf_lab.data.prompts import Prompt, encode_prompt, fit_prompts
 from rlhf_lab.errors import UserError
+from rlhf_lab.ppo_config import PPOConfig
 
 
 @dataclass(frozen=True)

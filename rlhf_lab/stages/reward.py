@@ -18,13 +18,15 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
-from rlhf_lab.config import PPOConfig, RewardSection
+from rlhf_lab.config import RewardSection
 from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
 from rlhf_lab.data.prompts import Prompt, canonical_json, encode_completion, encode_prompt, prompt_key
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
+from rlhf_lab.models.adapters import has_adapter, take_adapter
 from rlhf_lab.models.language import stop_token_ids
-from rlhf_lab.models.scalar import normalize_scores, sequence_scores
-from rlhf_lab.stages.sft import remove_checkpoints
+from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
+from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.stages.sft import ADAPTER, remove_checkpoints
 from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
 
 REFERENCE_STREAM = 3  # of uniform numbers; 1 and 2 are the comparisons'
@@ -135,7 +137,8 @@ def fit_reward_model(
     """Train `model` (one label) on encoded pairs, resuming where it was; save it to `folder` in plain form.
 
     `reference_samples` are prompt + completion ids of the SFT policy; their scores get mean 0 and standard deviation 1,
-    before training and after (Ziegler et al. 2019, section 2.1). Returns the final held-out metrics.
+    before training and after (Ziegler et al. 2019, section 2.1). A model from `give_adapter` trains its adapter only,
+    which is saved to `folder/adapter` beside the merged model. Returns the final held-out metrics.
     """
     normalize_on(model, reference_samples)
     arguments = shared_arguments(section, folder, seed=seed, has_heldout=True, report_to=report_to)
@@ -155,6 +158,9 @@ def fit_reward_model(
     trained = trainer.accelerator.unwrap_model(trainer.model)
     normalize_on(trained, reference_samples)
     if trainer.is_world_process_zero():
+        if has_adapter(trained):
+            trained = take_adapter(trained, folder / ADAPTER)
+            shift_into_weights(trained)
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         remove_checkpoints(folder)

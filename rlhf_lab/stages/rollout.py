@@ -4,6 +4,7 @@ Each process samples its share of the prompts; then the rollout is gathered, so 
 minibatches are the same numbers on every process, however many there are.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from rlhf_lab.data.batches import length_buckets, pad_right
 from rlhf_lab.functional import token_entropy, token_log_probs
 from rlhf_lab.generation.sample import Completions
-from rlhf_lab.models.language import completion_logits, take_completion
-from rlhf_lab.models.scalar import token_values
+from rlhf_lab.models.language import completion_logits, completion_logits_and_states, take_completion
+from rlhf_lab.models.scalar import ValueHead, token_values
+from rlhf_lab.stages.scoring import Scores
 from rlhf_lab.training.run import Run
 
 
@@ -28,7 +30,9 @@ class Rollout:
     completion_ids: Tensor  # (B, T)
     completion_mask: Tensor  # (B, T) True on tokens that the policy chose, the stop token included
     stopped: Tensor  # (B,) True where the policy wrote a stop token
-    scores: Tensor  # (B,) as the reward functions gave them
+    scores: Tensor  # (B,) of whole completions, as the reward functions gave them, weighted and summed
+    token_scores: Tensor  # (B, T) of single tokens, likewise; 0 where no function judges tokens
+    source_scores: Tensor  # (B, S) what each of S reward functions said of the whole, NaN: no opinion
     log_probs: Tensor  # (B, T) of the policy that sampled, 0 on padding
     ref_log_probs: Tensor  # (B, T) of the reference, 0 on padding
     values: Tensor  # (B, T) the critic's value of the state before each token, 0 on padding
@@ -41,15 +45,14 @@ class Rollout:
         part = replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
         num_tokens = int(part.completion_mask.sum(1).max())
         width = int((part.prompt_lengths + part.completion_mask.sum(1)).max())
-        narrow = {
-            field.name: getattr(part, field.name)[:, :num_tokens]
-            for field in fields(self)
-            if getattr(part, field.name).dim() == 2
-        }
+        narrow = {name: getattr(part, name)[:, :num_tokens] for name in OF_TOKENS}
         return replace(part, **{**narrow, "ids": part.ids[:, :width]})
 
     def to(self, device: torch.device) -> "Rollout":
         return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+OF_TOKENS = ("completion_ids", "completion_mask", "token_scores", "log_probs", "ref_log_probs", "values")
 
 
 class ActorCritic(nn.Module):
@@ -62,11 +65,20 @@ class ActorCritic(nn.Module):
 
     def forward(self, part: Rollout, temperature: float, with_entropy_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs, entropies and values (B, T) of the rows in `part`."""
-        logits = policy_logits(self.policy, part)
+        logits, values = logits_and_values(self.policy, self.critic, part)
         log_probs = token_log_probs(logits, part.completion_ids, temperature)
         with nullcontext() if with_entropy_gradient else torch.no_grad():
             entropies = token_entropy(logits, temperature)
-        return log_probs, entropies, completion_values(self.critic, part)
+        return log_probs, entropies, values
+
+
+def logits_and_values(policy: nn.Module, critic: nn.Module, part: Rollout) -> tuple[Tensor, Tensor]:
+    """(B, T, V) logits and (B, T) values; in one pass where the critic is a head on the policy."""
+    if isinstance(critic, ValueHead):
+        num_tokens = part.completion_ids.shape[1]
+        logits, hidden = completion_logits_and_states(policy, part.ids, part.prompt_lengths, num_tokens)
+        return logits, critic(hidden)
+    return policy_logits(policy, part), completion_values(critic, part)
 
 
 def policy_logits(policy: nn.Module, part: Rollout) -> Tensor:
@@ -79,18 +91,24 @@ def completion_values(critic: nn.Module, part: Rollout) -> Tensor:
     return take_completion(token_values(critic, part.ids), part.prompt_lengths - 1, part.completion_ids.shape[1])
 
 
-def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, pad: int) -> Rollout:
-    """Prompts and completions side by side, flush left; everything that models say of them still 0."""
+def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, scores: Scores, pad: int) -> Rollout:
+    """Prompts and completions side by side, flush left, with their scores; everything that models say still 0."""
     rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions.rows(), strict=True)]
     device = completions.ids.device
     zeros = torch.zeros(completions.ids.shape, device=device)
+    token_scores = zeros.clone()
+    for row, rewards in enumerate(scores.of_tokens):
+        token_scores[row, : len(rewards)] = torch.tensor(rewards)
+    by_source = [[math.nan if score is None else score for score in row] for row in scores.by_source]
     return Rollout(
         ids=pad_right(rows, pad).to(device),
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
         completion_ids=completions.ids,
         completion_mask=completions.mask,
         stopped=completions.stopped,
-        scores=torch.zeros(len(rows), device=device),
+        scores=torch.tensor(scores.totals, dtype=torch.float32, device=device),
+        token_scores=token_scores,
+        source_scores=torch.tensor(by_source, dtype=torch.float32, device=device),
         log_probs=zeros,
         ref_log_probs=zeros,
         values=zeros,
@@ -113,12 +131,14 @@ def assess(
     for rows in length_buckets(lengths, batch_size):
         part = rollout.rows(rows)
         num_tokens = part.completion_ids.shape[1]
-        log_probs[rows, :num_tokens] = token_log_probs(policy_logits(policy, part), part.completion_ids, temperature)
+        if critic is None:
+            logits = policy_logits(policy, part)
+        else:
+            logits, values[rows, :num_tokens] = logits_and_values(policy, critic, part)
+        log_probs[rows, :num_tokens] = token_log_probs(logits, part.completion_ids, temperature)
         with reference() as frozen:
             logits = policy_logits(frozen, part)
         ref_log_probs[rows, :num_tokens] = token_log_probs(logits, part.completion_ids, temperature)
-        if critic is not None:
-            values[rows, :num_tokens] = completion_values(critic, part)
     mask = rollout.completion_mask
     return replace(
         rollout,

@@ -1,26 +1,32 @@
 """Scores of completions: reward models and Python functions behind one call, in TRL's convention.
 
-A function is called with `prompts`, `completions`, `completion_ids` and every other column of the data set, and returns
-one number per completion, or None where it has no opinion. A reward model with the policy's own tokenizer reads the
-sampled ids; one with another tokenizer reads the text. Several scores are added up.
+A function, plain or async, is called with `prompts`, `completions`, `completion_ids`, every other column of the data
+set and `trainer_state`. It returns for each completion a number, None where it has no opinion, or a list with a reward
+for every token. A reward model with the policy's own tokenizer reads the sampled ids; one with another tokenizer reads
+the text. Several scores are added up with weights.
 """
 
+import asyncio
+import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_lab.data.prompts import Prompt, prompt_text
 from rlhf_lab.errors import UserError
+from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.language import disable_dropout, give_own_pad, load_tokenizer, make_room
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 
-RewardFunction: TypeAlias = Callable[..., Sequence[float | None]]
+Score: TypeAlias = float | list[float] | None  # of a completion, of each of its tokens, or no opinion
+RewardFunction: TypeAlias = Callable[..., Sequence[Score] | Awaitable[Sequence[Score]]]
 RewardSource: TypeAlias = Any  # a RewardFunction, a PreTrainedModel, an id or a folder
 
 
@@ -33,7 +39,8 @@ class Finished:
     completion_ids: list[list[int]]  # without padding, the stop token included
     texts: list[str]  # completions without special tokens
     stopped: list[bool]
-    columns: dict[str, list[Any]]  # the data set's other columns
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # the data set's other columns
+    trainer_state: Any = None  # transformers' TrainerState, for rewards that change as training goes on
 
     def replies(self) -> list[str | list[dict[str, str]]]:
         """The completions in their prompt's form: text after text, an assistant's message after messages."""
@@ -51,9 +58,15 @@ class RewardModel:
     reads_ids: bool  # shares the policy's tokenizer
     policy_tokenizer: PreTrainedTokenizerBase
 
-    def __call__(self, finished: Finished) -> list[float | None]:
+    def __call__(self, finished: Finished) -> list[Score]:
         sequences = self._ids(finished) if self.reads_ids else self._texts(finished)
-        return list(sequence_scores(self.model, sequences).tolist())
+        scores = sequence_scores(self.model, sequences).tolist()
+        if broken := [row for row, score in enumerate(scores) if not math.isfinite(score)]:
+            raise UserError(
+                f"reward model {self.name!r} gave {scores[broken[0]]} to {finished.texts[broken[0]]!r} and "
+                f"{len(broken) - 1} more; look for NaN in its weights, or type bf16=false"
+            )
+        return list(scores)
 
     def _ids(self, finished: Finished) -> list[list[int]]:
         return [p + c for p, c in zip(finished.prompt_ids, finished.completion_ids, strict=True)]
@@ -74,40 +87,66 @@ class RewardModel:
 
 @dataclass(frozen=True)
 class FunctionScorer:
-    """A Python function as a scorer; its answer is checked."""
+    """A Python function as a scorer; its answer is checked. The answer of an async one has to be awaited."""
 
     name: str
     function: RewardFunction
 
-    def __call__(self, finished: Finished) -> list[float | None]:
-        scores = self.function(
-            prompts=finished.prompts,
-            completions=finished.replies(),
-            completion_ids=finished.completion_ids,
+    def __call__(self, finished: Finished) -> list[Score] | Awaitable[list[Score]]:
+        keywords: dict[str, Any] = {
+            "prompts": finished.prompts,
+            "completions": finished.replies(),
+            "completion_ids": finished.completion_ids,
             **finished.columns,
-        )
-        return [self._number(score) for score in self._checked(scores, len(finished.texts))]
+        }
+        if _accepts(self.function, "trainer_state"):
+            keywords["trainer_state"] = finished.trainer_state
+        answer = self.function(**keywords)
+        return self._later(answer, finished) if inspect.isawaitable(answer) else self._checked(answer, finished)
 
-    def _checked(self, scores: Any, num_rows: int) -> Sequence[Any]:
+    async def _later(self, answer: Awaitable[Any], finished: Finished) -> list[Score]:
+        return self._checked(await answer, finished)
+
+    def _checked(self, scores: Any, finished: Finished) -> list[Score]:
+        num_rows = len(finished.texts)
         is_list = isinstance(scores, list | tuple | Tensor)
-        if is_list and len(scores) == num_rows:
-            return list(scores)
-        got = f"{len(scores)} scores" if is_list else f"a {type(scores).__name__}"
-        raise UserError(
-            f"reward function {self.name!r} returned {got} for {num_rows} completions; "
-            "return a list with one number (or None) for each"
-        )
+        if not is_list or len(scores) != num_rows:
+            got = f"{len(scores)} scores" if is_list else f"a {type(scores).__name__}"
+            raise UserError(
+                f"reward function {self.name!r} returned {got} for {num_rows} completions; "
+                "return a list with one number (or None) for each"
+            )
+        return [self._score(score, len(ids)) for score, ids in zip(scores, finished.completion_ids, strict=True)]
 
-    def _number(self, score: Any) -> float | None:
+    def _score(self, score: Any, num_tokens: int) -> Score:
         if score is None:
             return None
+        is_row = isinstance(score, list | tuple) or (isinstance(score, Tensor) and score.dim() > 0)
+        if not is_row:
+            return self._number(score)
+        if len(score) != num_tokens:
+            raise UserError(
+                f"reward function {self.name!r} returned {len(score)} rewards for a completion of {num_tokens} tokens; "
+                "return one for each of its completion_ids, or one number for the whole"
+            )
+        return [self._number(number) for number in score]
+
+    def _number(self, number: Any) -> float:
         try:
-            number = float(score)
+            converted = math.nan if isinstance(number, str) else float(number)
         except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"reward function {self.name!r} returned {score!r}; return finite numbers or None")
-        return number
+            converted = math.nan
+        if not math.isfinite(converted):
+            raise UserError(f"reward function {self.name!r} returned {number!r}; return finite numbers or None")
+        return converted
+
+
+def _accepts(function: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in callables do not say
+        return False
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 Scorer = RewardModel | FunctionScorer
@@ -119,14 +158,22 @@ def make_scorers(
     policy_tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
 ) -> list[Scorer]:
-    """Scorers for `reward_funcs`; names are made distinct, since metrics carry them."""
+    """Scorers for `reward_funcs`; names are made distinct, since metrics carry them. Raises UserError for no source,
+    what can not score, and a number of `tokenizers` that does not fit."""
     listed: Sequence[RewardSource] = sources if isinstance(sources, list | tuple) else [sources]
+    if not listed:
+        raise UserError("reward_funcs is empty; give a function, a model with num_labels=1, a folder or an id")
     if len(tokenizers) not in (0, len(listed)):
         raise UserError(
             f"{len(tokenizers)} reward_processing_classes for {len(listed)} reward_funcs; give one for each"
         )
     paired = zip(listed, list(tokenizers) or [None] * len(listed), strict=True)
-    return [_make_scorer(source, tokenizer, policy_tokenizer, device) for source, tokenizer in paired]
+    scorers = [_make_scorer(source, tokenizer, policy_tokenizer, device) for source, tokenizer in paired]
+    names = [scorer.name for scorer in scorers]
+    return [
+        replace(scorer, name=f"{scorer.name}_{number}") if names.index(scorer.name) < number else scorer
+        for number, scorer in enumerate(scorers)
+    ]
 
 
 def _make_scorer(
@@ -135,14 +182,14 @@ def _make_scorer(
     policy_tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
 ) -> Scorer:
-    if not isinstance(source, str | Path | PreTrainedModel):
-        if not callable(source):
+    if not isinstance(source, str | Path | PreTrainedModel | AdapterScalar):
+        if not callable(source) or isinstance(source, nn.Module):
             raise UserError(
-                f"reward_funcs holds a {type(source).__name__}; "
+                f"reward_funcs holds a {type(source).__name__}, which can not be called with prompts and completions; "
                 "give a function, a model with num_labels=1, a folder or an id"
             )
         return FunctionScorer(getattr(source, "__name__", type(source).__name__), source)
-    model = source if isinstance(source, PreTrainedModel) else load_scalar_model(source)
+    model = load_scalar_model(source) if isinstance(source, str | Path) else source
     if model.config.num_labels != 1 or not hasattr(model, "score"):
         raise UserError(
             f"reward model {type(model).__name__} has {model.config.num_labels} labels; needed: a sequence "
@@ -150,7 +197,8 @@ def _make_scorer(
         )
     disable_dropout(model)
     model.to(device).eval().requires_grad_(False)
-    own = tokenizer or _tokenizer_of(source, model, policy_tokenizer)
+    shares = isinstance(model, AdapterScalar)
+    own = tokenizer or (policy_tokenizer if shares else _tokenizer_of(source, model, policy_tokenizer))
     if model.config.pad_token_id is None:
         give_own_pad(own)
         model.config.pad_token_id = own.pad_token_id
@@ -175,11 +223,47 @@ def _tokenizer_of(
         ) from None
 
 
-def score_all(scorers: Sequence[Scorer], finished: Finished) -> tuple[list[float], dict[str, list[float | None]]]:
-    """The sum of all scores for each completion, and each scorer's own. Where none has an opinion the sum is 0."""
-    by_name: dict[str, list[float | None]] = {}
-    for number, scorer in enumerate(scorers):
-        name = scorer.name if scorer.name not in by_name else f"{scorer.name}_{number}"
-        by_name[name] = scorer(finished)
-    rows = zip(*by_name.values(), strict=True)
-    return [sum(score for score in row if score is not None) for row in rows], by_name
+def check_weights(weights: Sequence[float] | None, scorers: Sequence[Scorer]) -> None:
+    """Raise UserError where there is not one weight for each source."""
+    if weights is not None and len(weights) != len(scorers):
+        raise UserError(f"{len(weights)} reward_weights for {len(scorers)} reward_funcs; give one for each")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the S sources say of B completions; weighted and summed."""
+
+    totals: list[float]  # (B,) for whole completions; 0 where no source has an opinion
+    of_tokens: list[list[float]]  # B rows, one number a token, or [] where no source judges tokens
+    by_source: list[list[float | None]]  # B rows of S numbers before weights; the sum over tokens where they are judged
+
+
+def score_all(scorers: Sequence[Scorer], finished: Finished, weights: Sequence[float] | None = None) -> Scores:
+    """Ask every source; the async ones run at the same time."""
+    answers = _together([scorer(finished) for scorer in scorers])
+    weights = weights or [1.0] * len(scorers)
+    rows = list(zip(*answers, strict=True))
+    return Scores(
+        totals=[sum(w * s for w, s in zip(weights, row, strict=True) if isinstance(s, float | int)) for row in rows],
+        of_tokens=[_weighted_tokens(weights, row) for row in rows],
+        by_source=[[sum(score) if isinstance(score, list) else score for score in row] for row in rows],
+    )
+
+
+def _weighted_tokens(weights: Sequence[float], row: Sequence[Score]) -> list[float]:
+    judged = [[w * s for s in score] for w, score in zip(weights, row, strict=True) if isinstance(score, list)]
+    return [sum(column) for column in zip(*judged, strict=True)]
+
+
+def _together(answers: list[Any]) -> list[list[Score]]:
+    """Await what has to be awaited, all at once, also where an event loop is running already, as in a notebook."""
+
+    async def wait_for(pending: list[Awaitable[Any]]) -> list[Any]:
+        return list(await asyncio.gather(*pending))
+
+    places = [place for place, answer in enumerate(answers) if inspect.isawaitable(answer)]
+    if places:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            came = thread.submit(asyncio.run, wait_for([answers[place] for place in places])).result()
+        answers = [came[places.index(place)] if place in places else answers[place] for place in range(len(answers))]
+    return answers

@@ -17,6 +17,8 @@ from rlhf_lab.config import SFTSection
 from rlhf_lab.data.prompts import encode_completion, encode_prompt
 from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
 
+ADAPTER = "adapter"  # folder of the adapter that a shared base wants, beside the merged model
+
 
 class LanguageModelTrainer(FiniteLoss, SFTTrainer):
     """TRL's trainer with a stop at the first loss that is not finite."""
@@ -45,10 +47,12 @@ def fit_language_model(
     seed: int,
     report_to: list[str],
     stage: str = "sft",
+    keeps_adapter: bool = False,
 ) -> dict[str, float]:
     """Train `model` on encoded rows, resuming from the last checkpoint in `folder`; save it there in plain form.
 
-    Returns the final held-out metrics. Raises UserError at the first loss that is not finite.
+    `keeps_adapter` saves a LoRA adapter to `folder/adapter` as well, before it is merged. Returns the final held-out
+    metrics. Raises UserError at the first loss that is not finite.
     """
     arguments = shared_arguments(section, folder, seed=seed, has_heldout=heldout is not None, report_to=report_to)
     trainer = LanguageModelTrainer(
@@ -66,6 +70,8 @@ def fit_language_model(
     metrics = trainer.evaluate() if heldout is not None else {}
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
+        if keeps_adapter:
+            trained.save_pretrained(folder / ADAPTER)
         plain = trained.merge_and_unload() if section.lora_r else trained
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -53,12 +53,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def prune(folder: Path, keep: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints, and what an interrupted save left behind."""
+def prune(folder: Path, keep: int | None, *, best: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints and that of step `best`, and what an interrupted save left."""
     for leftover in (UNFINISHED, REPLACED):
         for path in folder.glob(f"{PREFIX}*{leftover}"):
             shutil.rmtree(path, ignore_errors=True)
-    for path in checkpoints(folder)[: -keep if keep else 0]:
+    old = checkpoints(folder)[: -keep if keep else 0]
+    for path in (path for path in old if step_of(path) != best):
         shutil.rmtree(path)
 
 

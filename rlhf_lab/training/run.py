@@ -3,6 +3,7 @@
 TRL's trainers bring their own; see `trainers.py`.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
 from rlhf_lab.errors import UserError
@@ -28,6 +30,35 @@ def make_accelerator(folder: Path, *, bf16: bool, report_to: Sequence[str]) -> A
     )
 
 
+UNTESTED = "RLHF_LAB_UNTESTED"
+
+
+def refuse_untested(accelerator: Accelerator) -> None:
+    """Raise UserError where accelerate was told to cut models into pieces, which nobody has tested with this loop."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) and not os.environ.get(
+        UNTESTED
+    ):
+        raise UserError(
+            f"accelerate is configured for {kind.value}, which is not tested with this PPO; use "
+            f"configs/accelerate/multi_gpu.yaml (DDP), or set {UNTESTED}=1 to try it at your own risk"
+        )
+
+
+def start_trackers(
+    accelerator: Accelerator, report_to: Sequence[str], run_name: str, settings: Mapping[str, Any]
+) -> None:
+    """Start the trackers that `report_to` names, under the run's own name. Raises UserError where one is missing."""
+    started = {getattr(tracker, "value", tracker) for tracker in accelerator.log_with}
+    if missing := [name for name in report_to if name not in started]:
+        raise UserError(f"report_to names {missing}, which is not installed; type pip install 'rlhf-lab[tracking]'")
+    names = {"wandb": {"name": run_name}, "trackio": {"name": run_name}}
+    plain = {key: value for key, value in settings.items() if isinstance(value, int | float | str | bool)}
+    # TensorBoard has no projects, only folders: the project's name is the run's name there
+    has_projects = any(name in names for name in report_to)
+    accelerator.init_trackers("rlhf_lab" if has_projects else run_name, config=plain, init_kwargs=names)
+
+
 def process_state() -> PartialState:
     """This process among those that `accelerate launch` started.
 
@@ -40,11 +71,20 @@ def process_state() -> PartialState:
 class Run:
     """Where an optimisation writes to, and how its processes agree."""
 
-    def __init__(self, folder: Path, *, bf16: bool = False, report_to: Sequence[str] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        bf16: bool = False,
+        report_to: Sequence[str] = (),
+        run_name: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ):
         self.folder = folder
         self.accelerator = make_accelerator(folder, bf16=bf16, report_to=report_to)
+        refuse_untested(self.accelerator)
         if report_to:
-            self.accelerator.init_trackers("rlhf_lab")
+            start_trackers(self.accelerator, report_to, run_name or folder.resolve().name, settings or {})
 
     @property
     def is_first(self) -> bool:
@@ -75,11 +115,28 @@ class Run:
             return value
         return int(self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).max())
 
+    def gather_objects(self, mine: Any) -> list[Any]:
+        """One picklable object of every process, in rank order, on every process."""
+        return list(gather_object([mine])) if self.num_processes > 1 else [mine]
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write metrics to metrics.jsonl and to the trackers, from the first process."""
         if self.is_first:
             append_metrics(self.folder, step, metrics)
             self.accelerator.log(dict(metrics), step=step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Send a table to those trackers that know tables (wandb, trackio)."""
+        data = [list(row) for row in rows]
+        for tracker in self.accelerator.trackers if self.is_first else []:
+            if hasattr(tracker, "log_table"):
+                tracker.log_table(name, columns=list(columns), data=data, step=step)
+            elif tracker.name == "trackio":  # accelerate's tracker for it does not know tables yet
+                import pandas  # type: ignore[import-untyped]
+                import trackio
+
+                table = trackio.Table(dataframe=pandas.DataFrame(data, columns=list(columns)))
+                tracker.tracker.log({name: table}, step=step)
 
     def finish_trackers(self) -> None:
         """Unlike `Accelerator.end_training`, this leaves the process group alone: models are saved after training."""

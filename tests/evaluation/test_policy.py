@@ -9,10 +9,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rlhf_lab.config import EvaluationSection, PPOConfig
+from rlhf_lab.config import EvaluationSection
 from rlhf_lab.data.assistant.world import heldout_questions
 from rlhf_lab.data.prompts import encode_prompt
 from rlhf_lab.evaluation.policy import answer, evaluate_policies, gold_means, repetition, sequence_log_probs, wins
+from rlhf_lab.ppo_config import PPOConfig
 
 EOS, PAD, VOCAB = 0, 1, 258
 

@@ -31,7 +31,7 @@ def expectation(estimator) -> Tensor:
 
 
 @pytest.mark.parametrize("estimator", [kl_k1, kl_k3])
-def test_k1_and_k3_are_unbiased(estimator) -> None:
+def test_f18_k1_and_k3_are_unbiased(estimator) -> None:
     exact = kl_divergence(Categorical(logits=LOGITS), Categorical(logits=REF_LOGITS))
     torch.testing.assert_close(expectation(estimator), exact)
 
@@ -99,7 +99,7 @@ def test_equal_policies_have_no_divergence(estimator) -> None:
     assert estimator(x, x.clone()).tolist() == [0.0, 0.0]
 
 
-def test_kl_full_equals_torch_distributions() -> None:
+def test_f18_kl_full_equals_torch_distributions() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, ref_logits = (3 * torch.randn(2, 5, 11, generator=generator) for _ in range(2))
     got = kl_full(logits, ref_logits)

@@ -18,9 +18,11 @@ from transformers import TrainerCallback
 
 from rlhf_lab import PPOConfig, PPOTrainer
 from rlhf_lab.errors import UserError
+from rlhf_lab.generation.sample import Completions, mask_completions
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
     EOS,
+    PAD,
     PROMPTS,
     A,
     B,
@@ -220,10 +222,16 @@ def test_b19_bf16_reaches_the_accelerator(tmp_path: Path) -> None:
 
 
 def test_f14_early_stopping_leaves_out_the_remaining_passes(tmp_path: Path) -> None:
-    tiny_trainer(tmp_path, num_ppo_epochs=4, early_stop_kl=1e-6, total_episodes=8).train()
-    assert only_line(tmp_path)["optimizer_steps"] == 2, "one pass over two minibatches"
+    trainer = tiny_trainer(tmp_path, num_ppo_epochs=4, early_stop_kl=1e-6, total_episodes=8)
+    step, after = trainer.optimization.optimizer.step, []
+    trainer.optimization.optimizer.step = lambda: (step(), after.append(all_weights(trainer)))
+    trainer.train()
+    found = only_line(tmp_path)
+    assert (found["optimizer_steps"], found["early_stopped"]) == (1, 1), "the second minibatch sees what the first did"
+    assert largest_difference(after[0], all_weights(trainer)) == 0, "no half step"
     tiny_trainer(tmp_path, num_ppo_epochs=4, early_stop_kl=1e6, total_episodes=8).train()
-    assert only_line(tmp_path)["optimizer_steps"] == 8
+    found = only_line(tmp_path)
+    assert (found["optimizer_steps"], found["early_stopped"]) == (8, 0)
 
 
 def test_f16_minibatches_above_the_ratio_threshold_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -540,6 +548,23 @@ def test_f23_a_subclass_can_override_one_part(tmp_path: Path) -> None:
 # --- models ------------------------------------------------------------------------------------------------------
 
 
+def test_f12_generation_can_be_replaced(tmp_path: Path) -> None:
+    """An engine of one's own: its tokens are scored, assessed and trained on like any other's."""
+
+    class Elsewhere(PPOTrainer):
+        def complete(self, prompt_ids: Any, uniforms: torch.Tensor, temperature: float) -> Completions:
+            ids = torch.tensor([[A, B, EOS] if len(prompt) > 1 else [B, EOS, PAD] for prompt in prompt_ids])
+            return mask_completions(ids, [EOS])
+
+    trainer = tiny_trainer(tmp_path, trainer_class=Elsewhere)
+    rollout = first_rollout(trainer)
+    lengths = [3 if length > 1 else 2 for length in rollout.prompt_lengths.tolist()]
+    assert rollout.completion_mask.sum(1).tolist() == lengths
+    assert rollout.scores.tolist() == pytest.approx([1 / 3 if length == 3 else 0.0 for length in lengths])
+    trainer.train()
+    assert metrics_of(tmp_path)[-1]["val/num_eos_tokens"] == 8
+
+
 def test_b38_without_a_value_model_the_critic_starts_from_the_reward_model(tmp_path: Path) -> None:
     reward = tiny_scalar_model(seed=5)
     trainer = tiny_trainer(tmp_path, reward=reward, arguments={"value_model": None})
@@ -652,11 +677,11 @@ def test_a_heavy_kl_weight_keeps_the_policy_near_the_reference(tmp_path: Path) -
 
 def test_generate_gives_text_for_text(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path)
-    first = trainer.generate(["ab", "c"])
-    assert first == trainer.generate(["ab", "c"])
+    first = trainer.generate(["ab", "c"], seed=0)
+    assert first == trainer.generate(["ab", "c"], seed=0)
     assert len(first) == 2
     assert all(set(text) <= set("abcdefgh") for text in first)
-    greedy = trainer.generate(["ab", "c"], temperature=1e-4)
+    greedy = trainer.generate(["ab", "c"], temperature=1e-4, seed=0)
     assert greedy == trainer.generate(["ab", "c"], temperature=1e-4, seed=5)
     with pytest.raises(UserError, match="temperature"):
         trainer.generate(["ab"], temperature=0.0)

@@ -19,6 +19,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.models.scalar import token_values
 from rlhf_lab.training.checkpoint import checkpoints
 from tests.tiny_ppo import (
@@ -207,24 +208,27 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("num_bytes", [200, 6_000, 30_000])
-def test_a_full_disk_leaves_the_checkpoint_before_loadable(tmp_path: Path, num_bytes: int) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before_loadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
     """Small limits fail in the configuration, larger ones in the weights, the largest in the optimizer's state."""
     tiny_trainer(tmp_path / "straight").train()
     folder = tmp_path / "run"
     trainer = tiny_trainer(folder, save_steps=1)
-    write = trainer.life._write_checkpoint
+    write = ppo_checkpoint.write
 
-    def on_a_full_disk(unfinished: Path) -> None:
+    def on_a_full_disk(*args: Any) -> None:
         if trainer.update_number < 3:
-            return write(unfinished)
+            return write(*args)
         with files_of_at_most(num_bytes):
-            return write(unfinished)
+            return write(*args)
 
-    trainer.life._write_checkpoint = on_a_full_disk  # type: ignore[method-assign]
+    monkeypatch.setattr(ppo_checkpoint, "write", on_a_full_disk)
     with pytest.raises(UserError, match=r"could not save .*checkpoint-3"):
         trainer.train()
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-1", "checkpoint-2"]
     assert not list(folder.glob("*.unfinished"))
+    monkeypatch.undo()
     resumed = tiny_trainer(folder, save_steps=1)
     resumed.train(resume_from_checkpoint=True)
     assert metrics_of(folder) == metrics_of(tmp_path / "straight")

@@ -8,6 +8,7 @@ import torch
 
 from rlhf_lab.generation.sample import Completions
 from rlhf_lab.stages.rollout import lay_out
+from rlhf_lab.stages.scoring import Scores
 from tests.tiny_ppo import EOS, PAD, first_rollout, tiny_policy, tiny_trainer
 
 
@@ -17,7 +18,8 @@ def by_hand() -> Any:
         mask=torch.tensor([[True, True, False], [True, True, True]]),
         stopped=torch.tensor([True, False]),
     )
-    return lay_out([[2, 3, 4], [9]], completions, PAD)
+    scores = Scores(totals=[0.5, -1.0], of_tokens=[[], [0.25, 0.0]], by_source=[[0.5, None], [-1.0, 2.0]])
+    return lay_out([[2, 3, 4], [9]], completions, scores, PAD)
 
 
 def test_prompt_completion_padding_lie_flush_left() -> None:
@@ -25,6 +27,15 @@ def test_prompt_completion_padding_lie_flush_left() -> None:
     assert rollout.ids.tolist() == [[2, 3, 4, 5, EOS], [9, 6, 7, 8, PAD]]
     assert rollout.prompt_lengths.tolist() == [3, 1]
     assert len(rollout) == 2
+
+
+def test_scores_of_completions_tokens_and_sources_are_laid_out() -> None:
+    rollout = by_hand()
+    assert rollout.scores.tolist() == [0.5, -1.0]
+    assert rollout.token_scores[1, :2].tolist() == [0.25, 0.0]
+    assert float(rollout.token_scores[0].abs().sum()) == 0
+    assert rollout.source_scores.isnan().tolist() == [[False, True], [False, False]]
+    assert rollout.rows([1]).source_scores.shape == (1, 2)
 
 
 def test_rows_are_trimmed_to_their_longest() -> None:

@@ -1,5 +1,6 @@
 """Scorers: functions and reward models behind one call, and what is refused."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from datasets import Dataset
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.scoring import Finished, RewardModel, make_scorers, score_all
+from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
     EOS,
     PAD,
     TOKENS,
     A,
+    first_rollout,
     share_of_a,
     tiny_policy,
     tiny_scalar_model,
@@ -52,20 +55,21 @@ def test_b44_f01_a_function_is_called_as_trl_calls_it() -> None:
         seen.update(kwargs)
         return [1, 2.5, 3]
 
-    totals, by_name = score_all(scorers(watch), finished())
-    assert totals == [1.0, 2.5, 3.0]
-    assert by_name == {"watch": [1.0, 2.5, 3.0]}
+    scores = score_all(scorers(watch), finished(trainer_state="the state"))
+    assert scores.totals == [1.0, 2.5, 3.0]
+    assert scores.by_source == [[1.0], [2.5], [3.0]]
     assert seen == {
         "prompts": ["ab", "c", "dea"],
         "completions": ["ab", "cccc", ""],
         "completion_ids": [[2, 3, EOS], [4, 4, 4, 4], [EOS]],
         "level": [1, 2, 3],
+        "trainer_state": "the state",
     }
 
 
 @pytest.mark.parametrize("kind", [list, tuple, torch.tensor])
 def test_a_function_may_return_any_row_of_numbers(kind: Any) -> None:
-    totals, _ = score_all(scorers(lambda **kwargs: kind([1.0, -2.0, 0.5])), finished())
+    totals = score_all(scorers(lambda **kwargs: kind([1.0, -2.0, 0.5])), finished()).totals
     assert totals == [1.0, -2.0, 0.5]
 
 
@@ -74,9 +78,9 @@ def test_a_callable_object_is_a_function() -> None:
         def __call__(self, completion_ids: list[list[int]], **kwargs: Any) -> list[int]:
             return [len(row) for row in completion_ids]
 
-    totals, by_name = score_all(scorers(Length()), finished())
-    assert totals == [3, 4, 1]
-    assert list(by_name) == ["Length"]
+    judges = scorers(Length())
+    assert score_all(judges, finished()).totals == [3, 4, 1]
+    assert [judge.name for judge in judges] == ["Length"]
 
 
 def test_f02_several_rewards_add_up_and_none_means_no_opinion() -> None:
@@ -86,15 +90,119 @@ def test_f02_several_rewards_add_up_and_none_means_no_opinion() -> None:
     def second(**kwargs: Any) -> list[float | None]:
         return [10.0, 20.0, None]
 
-    totals, by_name = score_all(scorers(first, second), finished())
-    assert totals == [11.0, 20.0, 0.0]
-    assert by_name == {"first": [1.0, None, None], "second": [10.0, 20.0, None]}
+    scores = score_all(scorers(first, second), finished())
+    assert scores.totals == [11.0, 20.0, 0.0]
+    assert scores.by_source == [[1.0, 10.0], [None, 20.0], [None, None]]
+    assert score_all(scorers(first, second), finished(), [3.0, -0.5]).totals == [-2.0, -10.0, 0.0]
 
 
 def test_f02_two_functions_of_one_name_are_both_counted() -> None:
-    totals, by_name = score_all(scorers(lambda **k: [1, 1, 1], lambda **k: [2, 2, 2]), finished())
-    assert totals == [3, 3, 3]
-    assert len(by_name) == 2
+    judges = scorers(lambda **k: [1, 1, 1], lambda **k: [2, 2, 2])
+    assert score_all(judges, finished()).totals == [3, 3, 3]
+    assert len({judge.name for judge in judges}) == 2
+
+
+def test_f02_weights_means_and_deviations_reach_the_log(tmp_path: Path) -> None:
+    def length(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        return [float(len(row)) for row in completion_ids]
+
+    def sometimes(completion_ids: list[list[int]], **kwargs: Any) -> list[float | None]:
+        return [2.0 if row[0] == A else None for row in completion_ids]
+
+    trainer = tiny_trainer(tmp_path, reward=[length, sometimes], reward_weights=[0.5, -1.0])
+    rollout = first_rollout(trainer)
+    lengths = rollout.completion_mask.sum(1).float()
+    starts_with_a = rollout.completion_ids[:, 0] == A
+    assert torch.allclose(rollout.scores, 0.5 * lengths - 2.0 * starts_with_a)
+    found = trainer.describe(rollout, trainer.estimate_targets(rollout))
+    assert found["rewards/length/mean"] == pytest.approx(float(lengths.mean()))
+    assert found["rewards/length/std"] == pytest.approx(float(lengths.std(correction=0)))
+    assert ("rewards/sometimes/mean" in found) == bool(starts_with_a.any())
+    assert found.get("rewards/sometimes/mean", 2.0) == 2.0
+    with pytest.raises(UserError, match="3 reward_weights for 2 reward_funcs; give one for each"):
+        tiny_trainer(tmp_path / "other", reward=[length, sometimes], reward_weights=[1, 2, 3])
+
+
+def test_f02_async_functions_wait_for_each_other_and_work_in_a_running_loop() -> None:
+    met = []
+
+    def partner(name: str) -> Any:
+        async def judge(completions: list[str], **kwargs: Any) -> list[float]:
+            met.append(name)
+            for _ in range(1000):
+                if len(met) == 2:  # each has to have started before any can end
+                    return [float(len(text)) for text in completions]
+                await asyncio.sleep(0.001)
+            raise TimeoutError
+
+        return judge
+
+    judges = scorers(partner("one"), partner("two"), lambda completions, **k: [1.0] * len(completions))
+    assert score_all(judges, finished()).totals == [5.0, 9.0, 1.0]
+
+    async def notebook() -> list[float]:
+        met.clear()
+        return score_all(judges, finished()).totals
+
+    assert asyncio.run(notebook()) == [5.0, 9.0, 1.0]
+
+
+def test_f02_an_async_function_is_checked_like_any_other() -> None:
+    async def judge(**kwargs: Any) -> list[float]:
+        return [1.0]
+
+    with pytest.raises(UserError, match="'judge' returned 1 scores for 3 completions"):
+        score_all(scorers(judge), finished())
+
+
+def test_trainer_state_goes_to_functions_that_take_it() -> None:
+    def plain(prompts: Any, completions: Any, completion_ids: Any, level: Any) -> list[float]:
+        return [0.0, 0.0, 0.0]
+
+    assert score_all(scorers(plain), finished(trainer_state=1)).totals == [0.0, 0.0, 0.0]
+
+
+# --- rewards of tokens -------------------------------------------------------------------------------------------
+
+
+def of_tokens(completion_ids: list[list[int]], **kwargs: Any) -> list[Any]:
+    """One reward for each token of most completions, one number for those of one token."""
+    return [[float(token == A) for token in row] if len(row) > 1 else 0.25 for row in completion_ids]
+
+
+def test_f13_a_function_may_return_a_reward_for_every_token() -> None:
+    scores = score_all(scorers(of_tokens, lambda **k: [1.0, 1.0, None]), finished(), [2.0, 1.0])
+    assert scores.of_tokens == [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], []]
+    assert scores.totals == [1.0, 1.0, 0.5]
+    assert scores.by_source == [[1.0, 1.0], [0.0, 1.0], [0.25, None]]
+
+
+def test_f13_rewards_of_tokens_land_on_their_tokens(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, reward=of_tokens, kl_coef=0.0, missing_eos_penalty=0.0)
+    rollout = first_rollout(trainer)
+    long = rollout.completion_mask.sum(1) > 1
+    assert long.any()
+    assert not long.all()
+    expected = ((rollout.completion_ids == A) & rollout.completion_mask).float()
+    targets = trainer.estimate_targets(rollout)
+    assert torch.equal(targets.rewards[long], expected[long])
+    assert torch.equal(targets.shaped_scores[long], expected[long].sum(1)), "the logged score counts them"
+    assert torch.equal(targets.rewards[~long].sum(1), torch.full_like(targets.shaped_scores[~long], 0.25))
+
+
+def test_f13_rewards_of_tokens_raise_what_they_reward(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, reward=of_tokens, total_episodes=8 * 40, kl_coef=0.0)
+    trainer.train()
+    scores = [line["objective/scores"] for line in read_metrics(tmp_path)]
+    assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 1.0
+
+
+def test_f13_the_wrong_number_of_rewards_is_refused() -> None:
+    def judge(**kwargs: Any) -> list[Any]:
+        return [[1.0, 0.0, 0.0], [1.0, 2.0], 1.0]
+
+    with pytest.raises(UserError, match="'judge' returned 2 rewards for a completion of 4 tokens; return one for each"):
+        score_all(scorers(judge), finished())
 
 
 def test_f02_completions_on_which_nobody_has_an_opinion_can_be_trained_on(tmp_path: Path) -> None:
@@ -113,7 +221,9 @@ def test_f02_completions_on_which_nobody_has_an_opinion_can_be_trained_on(tmp_pa
         ([1.0, float("nan"), 2.0], "returned nan; return finite numbers or None"),
         ([1.0, float("inf"), 2.0], "returned inf"),
         ([1.0, "good", 2.0], "returned 'good'"),
-        ([1.0, [1.0, 2.0], 2.0], r"returned \[1.0, 2.0\]"),
+        ([1.0, "2.0", 2.0], "returned '2.0'"),
+        ([[1.0, float("nan"), 1.0], 1.0, 2.0], "returned nan"),
+        ([1.0, object(), 2.0], "returned <object"),
         ("abc", "returned a str"),
         (1.0, "returned a float"),
         (None, "returned a NoneType"),
@@ -139,7 +249,7 @@ def plain_score(model: Any, ids: list[int]) -> float:
 @pytest.mark.parametrize("pad", [PAD, EOS])
 def test_b22_a_reward_model_scores_as_a_plain_call_does(pad: int) -> None:
     model = tiny_scalar_model(pad_token_id=pad).eval()
-    totals, _ = score_all(scorers(model), finished())
+    totals = score_all(scorers(model), finished()).totals
     rows = [[2, 3, 2, 3, EOS], [4, 4, 4, 4, 4], [5, 6, 2, EOS]]
     assert totals == pytest.approx([plain_score(model, row) for row in rows], abs=1e-5)
 
@@ -150,7 +260,7 @@ def test_b21_f03_a_reward_model_with_another_tokenizer_reads_the_text() -> None:
     (scorer,) = scorers(model, tokenizers=[other])
     assert isinstance(scorer, RewardModel)
     assert not scorer.reads_ids
-    totals, _ = score_all([scorer], finished())
+    totals = score_all([scorer], finished()).totals
     texts = ["abab</s>", "ccccc", "dea</s>"]
     expected = [plain_score(model, other(text)["input_ids"]) for text in texts]
     assert totals == pytest.approx(expected, abs=1e-4)
@@ -176,7 +286,7 @@ def test_a_reward_model_with_the_same_tokenizer_reads_the_sampled_ids(tmp_path: 
 def test_b35_a_reward_model_without_a_pad_token_gets_one_with_room_for_it() -> None:
     model = tiny_scalar_model(pad_token_id=None).eval()
     expected = [plain_score(model, [2, 3, 2, 3, EOS]), plain_score(model, [5, 6, 2, EOS])]
-    totals, _ = score_all(scorers(model, tokenizers=[tiny_tokenizer(pad=None)]), finished())
+    totals = score_all(scorers(model, tokenizers=[tiny_tokenizer(pad=None)]), finished()).totals
     assert [totals[0], totals[2]] == pytest.approx(expected, abs=1e-5)
 
 
@@ -190,8 +300,8 @@ def test_a_reward_model_is_frozen_and_without_dropout() -> None:
 
 def test_models_and_functions_mix() -> None:
     model = tiny_scalar_model().eval()
-    both, _ = score_all(scorers(model, share_of_a), finished())
-    alone, _ = score_all(scorers(model), finished())
+    both = score_all(scorers(model, share_of_a), finished()).totals
+    alone = score_all(scorers(model), finished()).totals
     assert both == pytest.approx([alone[0] + 1 / 3, alone[1], alone[2]])
 
 
@@ -225,3 +335,17 @@ def test_an_unknown_folder_is_refused(tmp_path: Path) -> None:
 def test_a_score_counts_letters_as_it_should() -> None:
     """The reward of the other tests, by hand."""
     assert share_of_a([[A, 3, EOS], [4], [A, A]]) == [1 / 3, 0.0, 1.0]
+
+
+def test_a_reward_model_with_nan_in_its_weights_is_refused() -> None:
+    model = tiny_scalar_model()
+    model.score.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"reward model .* gave nan to 'ab' and 2 more"):
+        score_all(scorers(model), finished())
+
+
+def test_b20_a_plain_module_is_refused_and_an_empty_list_too() -> None:
+    with pytest.raises(UserError, match="reward_funcs holds a Linear, which can not be called with prompts"):
+        scorers(torch.nn.Linear(2, 1))
+    with pytest.raises(UserError, match="reward_funcs is empty"):
+        scorers()

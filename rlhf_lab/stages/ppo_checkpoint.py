@@ -1,0 +1,153 @@
+"""What a PPO checkpoint holds, written and read: models in plain form, and all that an exact resume needs.
+
+Leaves out when to save and how a save survives a kill (training/checkpoint.py).
+"""
+
+import random
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from rlhf_lab.errors import UserError
+from rlhf_lab.models.adapters import WEIGHTS, AdapterScalar, active_adapter
+from rlhf_lab.models.scalar import ValueHead, with_trunk_of
+from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.training.model_card import write_model_card
+
+if TYPE_CHECKING:
+    from rlhf_lab.stages.ppo import PPOTrainer
+
+# What may differ between a checkpoint and the run that continues it: where things go, not what is computed.
+FREE_TO_CHANGE = {
+    "output_dir",
+    "micro_batch_size",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "run_name",
+    "push_to_hub",
+    "hub_model_id",
+}
+
+
+def write(trainer: "PPOTrainer", folder: Path, randomness: list[dict[str, Any]]) -> None:
+    """Everything into `folder`; `randomness` holds `random_state()` of every process."""
+    write_models(trainer, folder)
+    state = trainer.life.state
+    torch.save(
+        {
+            "update_number": trainer.update_number,
+            "num_generated": trainer.num_generated,
+            "kl_coef": trainer.kl_coef,
+            "best": (state.best_metric, state.best_global_step),
+            "optimizer": trainer.optimization.optimizer.state_dict(),
+            "scheduler": trainer.optimization.scheduler.state_dict(),
+            "random": randomness,
+            "args": trainer.args.model_dump(),
+            "torch": version("torch"),
+        },
+        folder / "trainer.pt",
+    )
+
+
+def write_models(trainer: "PPOTrainer", folder: Path) -> None:
+    """Policy and tokenizer in `folder`, the critic in `folder/value_model`, a model card."""
+    models = trainer.models
+    _save_policy(models.policy, folder)
+    trainer.tokenizer.save_pretrained(folder)
+    critic = with_trunk_of(models.policy, models.critic) if isinstance(models.critic, ValueHead) else models.critic
+    critic.save_pretrained(folder / "value_model")
+    trainer.tokenizer.save_pretrained(folder / "value_model")
+    name = str(models.policy.config.name_or_path)
+    write_model_card(folder, stage="ppo", base_model=name, settings=trainer.args.model_dump())
+
+
+def load(trainer: "PPOTrainer", checkpoint: Path) -> None:
+    """Put `trainer` into the state in which `write` found its own. Raises UserError for another model or config."""
+    saved = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    _refuse_other_settings(saved["args"], trainer.args, checkpoint)
+    try:
+        _load_policy(trainer.models.policy, checkpoint)
+        _load_critic(trainer.models.critic, checkpoint / "value_model")
+        trainer.optimization.optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{checkpoint} does not fit the model {type(trainer.models.policy).__name__} of this run: "
+            f"{str(error).splitlines()[0]}. Give the model that the checkpoint was made with, or another output_dir"
+        ) from error
+    trainer.optimization.scheduler.load_state_dict(saved["scheduler"])
+    trainer.kl_coef = saved["kl_coef"]
+    trainer.num_generated = saved["num_generated"]
+    trainer.update_number = trainer.life.state.global_step = saved["update_number"]
+    trainer.life.state.best_metric, trainer.life.state.best_global_step = saved["best"]
+    if len(saved["random"]) == trainer.run.num_processes:
+        _set_random_state(saved["random"][trainer.run.rank])
+
+
+def random_state() -> dict[str, Any]:
+    """Of the generators that reward functions may draw from; our own numbers come from the seed and the update."""
+    legacy: Any = numpy.random.get_state()
+    name, keys, position, has_gauss, cached = legacy
+    numbers = (name, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached)
+    state = {"python": random.getstate(), "numpy": numbers, "torch": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _save_policy(policy: Any, folder: Path) -> None:
+    if not isinstance(policy, PeftModel):
+        policy.save_pretrained(folder)
+        return
+    # Not policy.save_pretrained: it would hide an adapter that is not named "default" in a subfolder
+    adapter = active_adapter(policy)
+    weights = get_peft_model_state_dict(policy, adapter_name=adapter)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    policy.peft_config[adapter].save_pretrained(str(folder))
+
+
+def _load_policy(policy: Any, checkpoint: Path) -> None:
+    if isinstance(policy, PeftModel):
+        set_peft_model_state_dict(policy, load_peft_weights(str(checkpoint)), adapter_name=active_adapter(policy))
+        return
+    saved = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    policy.load_state_dict(saved.state_dict())
+
+
+def _load_critic(critic: Any, folder: Path) -> None:
+    if isinstance(critic, AdapterScalar):
+        critic.load(folder)
+        return
+    saved: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    if isinstance(critic, ValueHead):
+        critic.score.load_state_dict(saved.score.state_dict())
+    else:
+        critic.load_state_dict(saved.state_dict())
+
+
+def _refuse_other_settings(saved: dict[str, Any], args: PPOConfig, checkpoint: Path) -> None:
+    now = args.model_dump()
+    other = [key for key in now if key not in FREE_TO_CHANGE and saved.get(key) != now[key]]
+    if other:
+        differences = ", ".join(f"{key} was {saved.get(key)!r} and is {now[key]!r}" for key in other)
+        raise UserError(
+            f"{checkpoint} was made with other settings: {differences}. Continue with the old ones, or start a new run "
+            "in another output_dir (with the command line: name=another_name)"
+        )

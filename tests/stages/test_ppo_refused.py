@@ -1,0 +1,132 @@
+"""What PPO refuses, with what it got, what it needs and what to type."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.utils import DistributedType
+from transformers import GPT2Config, GPT2ForSequenceClassification, T5Config, T5ForConditionalGeneration
+
+from rlhf_lab import PPOConfig, PPOTrainer
+from rlhf_lab.errors import UserError
+from rlhf_lab.stages.ppo_setup import agree_on
+from rlhf_lab.training.run import refuse_untested
+from tests.tiny_ppo import EOS, PAD, TOKENS, share_of_a, tiny_config, tiny_policy, tiny_tokenizer, tiny_trainer
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ("num_train_epochs", "total_episodes"),
+        ("max_steps", "total_episodes"),
+        ("response_length", "max_completion_length"),
+        ("per_device_train_batch_size", "rollout_batch_size"),
+        ("num_mini_batches", "minibatch_size"),
+        ("cliprange", "clip_range"),
+        ("lam", "gae_lambda"),
+        ("init_kl_coef", "kl_coef"),
+        ("ppo_epochs", "num_ppo_epochs"),
+        ("dataloader_num_workers", "encoded once"),
+        ("data_seed", "seed"),
+        ("repetition_penalty", "distribution"),
+        ("use_vllm", "generation_engine"),
+    ],
+)
+def test_b39_f10_names_of_other_libraries_are_refused_with_the_name_here(old: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"unknown key '{old}': .*{words}"):
+        PPOConfig(**{old: 1})
+
+
+def test_every_new_name_that_is_advised_exists() -> None:
+    from rlhf_lab.ppo_config import RENAMED
+
+    assert not set(RENAMED) & set(PPOConfig.model_fields), "a name can not be both today's and yesterday's"
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ("data_collator", "ids of your own go to generate"),
+        ("reward_model", "pass reward_funcs"),
+        ("tokenizer", "pass processing_class"),
+        ("config", "pass args=PPOConfig"),
+    ],
+)
+def test_b40_arguments_of_trls_trainer_are_refused_with_todays(tmp_path: Path, old: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"PPOTrainer has no argument '{old}': .*{words}"):
+        PPOTrainer(tiny_policy(), share_of_a, PPOConfig(output_dir=str(tmp_path)), **{old: object()})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        PPOTrainer(tiny_policy(), share_of_a, PPOConfig(output_dir=str(tmp_path)), colour=1)
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM])
+def test_b20_b36_what_nobody_tested_is_refused_unless_asked_for(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator: Any = type("Accelerator", (), {"distributed_type": kind})
+    with pytest.raises(UserError, match=f"configured for {kind.value}, which is not tested .* RLHF_LAB_UNTESTED=1"):
+        refuse_untested(accelerator)
+    monkeypatch.setenv("RLHF_LAB_UNTESTED", "1")
+    refuse_untested(accelerator)
+
+
+def test_f19_an_encoder_decoder_policy_is_refused(tmp_path: Path) -> None:
+    model = T5ForConditionalGeneration(T5Config(vocab_size=10, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(UserError, match="encoder-decoder model; PPO here needs a causal language model"):
+        tiny_trainer(tmp_path, model)
+
+
+def test_f20_a_vision_language_policy_is_refused(tmp_path: Path) -> None:
+    model = tiny_policy()
+    model.config.vision_config = GPT2Config()
+    with pytest.raises(UserError, match="reads images; PPO here needs a text-only causal language model"):
+        tiny_trainer(tmp_path, model)
+
+
+def test_a_reward_model_with_two_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has 2 labels; needed: .* num_labels=1"):
+        tiny_trainer(tmp_path, reward=GPT2ForSequenceClassification(tiny_config(num_labels=2, pad_token_id=PAD)))
+
+
+def test_a_tokenizer_without_pad_and_eos_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(pad=None)
+    tokenizer.eos_token = None
+    model = tiny_policy()
+    model.generation_config.eos_token_id = None
+    with pytest.raises(UserError, match="no EOS token, so completions could not end; set eos_token"):
+        tiny_trainer(tmp_path, model, arguments={"processing_class": tokenizer})
+
+
+def test_a_reference_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    reference = tiny_policy(vocab_size=len(TOKENS) + 5)
+    with pytest.raises(UserError, match="ref_model has a vocabulary of 15 tokens, the policy one of 10"):
+        tiny_trainer(tmp_path, arguments={"ref_model": reference})
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    tiny_trainer(tmp_path, save_steps=4).train()
+    other = tiny_trainer(tmp_path, tiny_policy(n_embd=8), save_steps=4)
+    with pytest.raises(UserError, match="checkpoint-4 does not fit the model GPT2LMHeadModel of this run"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_processes_with_different_settings_are_refused() -> None:
+    class Run:
+        def gather_objects(self, mine: str) -> list[str]:
+            return [mine, mine.replace('"kl_coef": 0.05', '"kl_coef": 0.1')]
+
+    with pytest.raises(UserError, match=r"kl_coef is 0.05 on process 0 and 0.1 on 1"):
+        agree_on(PPOConfig(), Run())  # type: ignore[arg-type]
+
+    class Equal:
+        def gather_objects(self, mine: str) -> list[str]:
+            return [mine, mine]
+
+    agree_on(PPOConfig(), Equal())  # type: ignore[arg-type]
+
+
+def test_stop_tokens_are_ids_of_the_vocabulary(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, stop_tokens=[EOS, "c"])
+    assert trainer.stop_ids == [EOS, 4]
+    with pytest.raises(UserError, match="stop token 99 is no id of this tokenizer"):
+        tiny_trainer(tmp_path, stop_tokens=[99])
+    assert torch.is_tensor(trainer.generate([torch.tensor([3])])[0])
