@@ -1,6 +1,7 @@
 """The whole path on real input, small: the embedded default and real human preferences, through the command line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,21 @@ def test_a_run_leaves_every_promised_file(finished: Path) -> None:
     ]
     missing = [name for line in promised for name in line.split() if not (finished / name).is_file()]
     assert not missing
+
+
+def test_one_base_with_four_adapters_goes_through_all_three_steps(tmp_path: Path) -> None:
+    said = invoke("run", f"runs_dir={tmp_path}", "name=shared", "model.share_base=true", "model.lora_r=4", *SMALL)
+    assert re.search(r"one base of [\d,]+ parameters and four adapters of [\d,]+ each: .* four full models: ", said)
+    run = tmp_path / "shared"
+    assert {"adapter_model.safetensors", "score_head.safetensors"} <= {
+        p.name for p in (run / "reward/adapter").iterdir()
+    }
+    for stage in ("sft", "ppo", "ppo/checkpoint-3"):
+        AutoModelForCausalLM.from_pretrained(run / stage)
+    AutoModelForSequenceClassification.from_pretrained(run / "reward")
+    line = (run / "ppo" / "metrics.jsonl").read_text().splitlines()[1]
+    assert abs(json.loads(line)["objective/kl"]) < 1e-4, "policy and reference start as one adapter"
+    invoke("report", str(run))
 
 
 def test_plain_transformers_loads_every_stage(finished: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
 
 from rlhf_lab.config import SFTSection
@@ -61,7 +62,7 @@ def fit_language_model(
         train_dataset=train,
         eval_dataset=heldout,
         processing_class=tokenizer,
-        peft_config=_lora(section),
+        peft_config=_lora(section, model),
         callbacks=[MetricsFile(folder, stage)],
     )
     trainer.train_dataset = trainer.train_dataset.to_list()  # picking rows from Arrow took a twentieth of every step
@@ -86,9 +87,13 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _lora(section: SFTSection) -> LoraConfig | None:
+def _lora(section: SFTSection, model: PreTrainedModel) -> LoraConfig | None:
     if not section.lora_r:
         return None
     return LoraConfig(
-        r=section.lora_r, lora_alpha=section.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=section.lora_r,
+        lora_alpha=section.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's transposed weights
     )

@@ -19,8 +19,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.models.scalar import token_values
+from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.training.checkpoint import checkpoints
 from tests.tiny_ppo import (
     PROMPTS,
@@ -234,14 +234,15 @@ def test_a_full_disk_leaves_the_checkpoint_before_loadable(
     assert metrics_of(folder) == metrics_of(tmp_path / "straight")
 
 
-CHILD = """
+NUM_UPDATES = 250
+CHILD = f"NUM_UPDATES = {NUM_UPDATES}" + """
 import sys
 from pathlib import Path
 import torch
 from tests.tiny_ppo import tiny_trainer
 from rlhf_lab.training.checkpoint import checkpoints
 folder = Path(sys.argv[1])
-trainer = tiny_trainer(folder, total_episodes=8 * 60, save_steps=1, target_kl=1.0)
+trainer = tiny_trainer(folder, total_episodes=8 * NUM_UPDATES, save_steps=1, target_kl=1.0)
 trainer.train(resume_from_checkpoint=bool(checkpoints(folder)))
 trainer.save_model(folder)
 """
@@ -260,22 +261,27 @@ def start_child(folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_b13_a_killed_process_resumes_exactly(tmp_path: Path) -> None:
-    """Killed at five random moments, each some time after it made progress."""
+def test_b13_a_process_killed_twenty_times_resumes_exactly(tmp_path: Path) -> None:
+    """Every other time in the middle of a save, else at a random moment; each time some progress was made before."""
     rng = random.Random(0)
-    straight = tiny_trainer(tmp_path / "straight", total_episodes=8 * 60, save_steps=0, target_kl=1.0)
+    straight = tiny_trainer(tmp_path / "straight", total_episodes=8 * NUM_UPDATES, save_steps=0, target_kl=1.0)
     straight.train()
-    folder, kills = tmp_path / "killed", 0
-    for _ in range(5):
+    folder, kills, in_a_save = tmp_path / "killed", 0, 0
+    for number in range(20):
         done = len(metrics_of(folder))
         child = start_child(folder)
         while child.poll() is None and len(metrics_of(folder)) <= done:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.4))
+        while number % 2 and child.poll() is None and not list(folder.glob("*.unfinished")):
+            time.sleep(0.0005)
+        if not number % 2:
+            time.sleep(rng.uniform(0.0, 0.3))
         kills += child.poll() is None
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert kills >= 3, "too quick to be killed: more updates are needed"
+        in_a_save += bool(list(folder.glob("*.unfinished")))
+    assert kills == 20, "too quick to be killed: more updates are needed"
+    assert in_a_save >= 5, "killed too late to be in a save"
     child = start_child(folder)
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors.decode()

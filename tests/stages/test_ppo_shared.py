@@ -7,13 +7,20 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.adapters import REFERENCE, SharedBase, give_adapter, take_adapter
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores, shift_into_weights, token_values
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
+    PAD,
     A,
     B,
     all_weights,
@@ -24,6 +31,7 @@ from tests.tiny_ppo import (
     tiny_policy,
     tiny_tokenizer,
     tiny_trainer,
+    weights,
 )
 
 IDS = torch.tensor([[A, B, A, 5], [B, A, 6, 7]])
@@ -302,3 +310,31 @@ def test_a_policy_without_trained_weights_is_refused(adapters: dict[str, Path], 
     policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(adapters["base"]), adapters["policy"])
     with pytest.raises(UserError, match=r"no weights that are trained; load its adapter with .*is_trainable=True"):
         tiny_trainer(tmp_path / "run", policy)
+
+
+# --- a quantised base --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_f05_a_quantised_base_trains_its_adapters(tmp_path: Path, bits: str) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"vocab_size": 10, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": PAD}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, **ids, max_position_embeddings=32)).save_pretrained(tmp_path / "base")
+
+    def quantised() -> Any:
+        config = BitsAndBytesConfig(**{bits: True})
+        return AutoModelForCausalLM.from_pretrained(tmp_path / "base", quantization_config=config)
+
+    adapters = {"peft_config": LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")}
+    trainer = tiny_trainer(tmp_path / "run", quantised(), arguments=adapters)
+    before = weights(trainer.models.policy)
+    trainer.train()
+    after = weights(trainer.models.policy)
+    # bitsandbytes packs 4-bit weights anew on a CPU, so that what is frozen may change its form, never its numbers
+    assert all("lora_" in name for name, p in trainer.models.policy.named_parameters() if p.requires_grad)
+    assert any("lora_" in name for name in before if not torch.equal(before[name], after[name]))
+    assert metrics_of(tmp_path / "run")[0]["objective/kl"] == pytest.approx(0.0, abs=1e-3)
+    with pytest.raises(UserError, match="a quantised policy can not be trained itself; pass peft_config=LoraConfig"):
+        tiny_trainer(tmp_path / "full", quantised())
