@@ -75,6 +75,18 @@ def test_b15_b16_what_two_processes_save_loads_with_plain_transformers(two: Path
             assert torch.equal(weight, trained[f"critic.{name}"])
 
 
+def test_b13_the_random_numbers_of_every_rank_are_resumed(two: Path) -> None:
+    """Rewards are drawn from each process's own generator; after a resume they are the ones that come next."""
+    straight, resumed = metrics_of(two / "noisy" / "straight"), metrics_of(two / "noisy" / "resumed")
+    assert resumed == straight[2:]
+    for rank in range(2):
+        one, other = (
+            torch.load(two / "noisy" / name / f"weights-{rank}.pt", weights_only=True)
+            for name in ("straight", "resumed")
+        )
+        assert largest_difference(one, other) == 0
+
+
 def test_two_processes_write_each_sample_once(two: Path) -> None:
     lines = (two / "full" / "samples" / "update-000003.jsonl").read_text().splitlines()
     assert len(lines) == 3

@@ -54,6 +54,21 @@ def run(folder: Path, kind: str) -> PPOTrainer:
     return trainer
 
 
+def noisy(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    """Draws from torch's global generator, which is another one on every process."""
+    return [float(torch.rand(())) for _ in completion_ids]
+
+
+def run_resumed(folder: Path) -> None:
+    """Four updates at once, and two after a resume, on processes that draw numbers of their own."""
+    for name, resume in (("straight", None), ("resumed", folder / "straight" / "checkpoint-2")):
+        trainer = tiny_trainer(folder / name, reward=noisy, save_steps=2, save_total_limit=None, micro_batch_size=2)
+        torch.manual_seed(100 + trainer.run.rank)
+        trainer.train(resume_from_checkpoint=resume)
+        torch.save(all_weights(trainer), folder / name / f"weights-{trainer.run.rank}.pt")
+
+
 if __name__ == "__main__":
     for each in KINDS:
         run(Path(sys.argv[1]) / each, each)
+    run_resumed(Path(sys.argv[1]) / "noisy")

@@ -235,7 +235,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_loadable(
 
 
 NUM_UPDATES = 250
-CHILD = f"NUM_UPDATES = {NUM_UPDATES}" + """
+CHILD = (
+    f"NUM_UPDATES = {NUM_UPDATES}"
+    + """
 import sys
 from pathlib import Path
 import torch
@@ -246,6 +248,7 @@ trainer = tiny_trainer(folder, total_episodes=8 * NUM_UPDATES, save_steps=1, tar
 trainer.train(resume_from_checkpoint=bool(checkpoints(folder)))
 trainer.save_model(folder)
 """
+)
 
 
 def start_child(folder: Path) -> subprocess.Popen[bytes]:
