@@ -133,7 +133,9 @@ class PPOConfig(Section):
     )
     bf16: bool = False
     gradient_checkpointing: bool = False
-    generation_engine: Literal["auto", "eager"] = "auto"
+    generation_engine: Literal["auto", "eager", "lean"] = Field(
+        "auto", description="eager: any model; lean: GPT-2 on a CPU; auto: the fastest that fits"
+    )
     logging_steps: CountOrNever = 1
     eval_steps: CountOrNever = 0
     save_steps: CountOrNever = 0

@@ -1,6 +1,9 @@
-"""Prompts in, completions out: the one public function of generation; it chooses the engine."""
+"""Prompts in, completions out: the one public function of generation; it chooses the engine.
 
-from collections.abc import Collection, Sequence
+Engines have one contract, `generate_eagerly`'s: the same uniforms give the same tokens whichever engine draws them.
+"""
+
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf_lab.data.batches import length_buckets, pad_left
 from rlhf_lab.errors import UserError
+from rlhf_lab.generation import lean
 from rlhf_lab.generation.eager import generate_eagerly
 
 
@@ -44,13 +48,16 @@ def sample_completions(
     stop_token_ids: Collection[int],
     pad_token_id: int,
     batch_size: int = 256,
+    engine: str = "auto",
 ) -> Completions:
     """Sample one completion per prompt (token ids) from `model` at `temperature`.
 
-    `uniforms` (B, T) decide the tokens, T is the longest completion. Prompts of like length run together. The model is
-    left as it was (training mode and gradient checkpointing included). Raises UserError where prompt and completion do
-    not fit the model's context.
+    `uniforms` (B, T) decide the tokens, T is the longest completion. Prompts of like length run together. `engine` is
+    "auto" (the fastest that fits), "eager" (any model) or "lean" (GPT-2 on a CPU). The model is left as it was
+    (training mode and gradient checkpointing included). Raises UserError where prompt and completion do not fit the
+    model's context, or the engine does not fit the model.
     """
+    generate = _engine(engine, model)
     _check_context(model, max(map(len, prompts)) + uniforms.shape[1])
     device = model.get_input_embeddings().weight.device
     tokens = torch.full(uniforms.shape, pad_token_id)
@@ -59,7 +66,7 @@ def sample_completions(
     try:
         for rows in length_buckets([len(prompt) for prompt in prompts], batch_size):
             ids, mask = pad_left([prompts[row] for row in rows], pad_token_id)
-            tokens[rows] = generate_eagerly(
+            tokens[rows] = generate(
                 model,
                 ids.to(device),
                 mask.to(device),
@@ -78,6 +85,15 @@ def mask_completions(tokens: Tensor, stop_token_ids: Collection[int]) -> Complet
     is_stop = torch.isin(tokens, torch.tensor(sorted(stop_token_ids), device=tokens.device))
     mask = is_stop.long().cumsum(1) - is_stop.long() == 0
     return Completions(tokens, mask, is_stop.any(1))
+
+
+def _engine(name: str, model: PreTrainedModel) -> Callable[..., Tensor]:
+    if name == "lean" and not lean.fits(model):
+        raise UserError(
+            f"generation_engine=lean is for plain GPT-2 models in fp32 on a CPU, not for this {type(model).__name__}; "
+            "type generation_engine=auto"
+        )
+    return lean.generate_lean if name != "eager" and lean.fits(model) else generate_eagerly
 
 
 def _check_context(model: PreTrainedModel, num_tokens: int) -> None:

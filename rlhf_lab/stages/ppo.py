@@ -392,6 +392,7 @@ class PPOTrainer:
                 temperature=temperature,
                 stop_token_ids=self.stop_ids,
                 pad_token_id=self.tokenizer.pad_token_id,
+                engine=self.args.generation_engine,
             )
 
     def _judge(self, batch: PromptBatch, completions: Completions) -> Scores:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FREE_TO_CHANGE = {
     "output_dir",
     "micro_batch_size",
+    "generation_engine",
     "logging_steps",
     "eval_steps",
     "save_steps",

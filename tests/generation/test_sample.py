@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.generation import lean
 from rlhf_lab.generation.eager import generate_eagerly, invert_cdf
+from rlhf_lab.generation.lean import LeanGPT2
 from rlhf_lab.generation.sample import Completions, draw_uniforms, mask_completions, sample_completions
 
 EOS, PAD, VOCAB = 0, 1, 12
@@ -26,7 +29,7 @@ def tiny_llama() -> Any:
     return LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=VOCAB, initializer_range=0.3)).eval()
 
 
-MODELS = {"gpt2": tiny_gpt2, "llama": tiny_llama}
+MODELS = {"gpt2": tiny_gpt2, "llama": tiny_llama}  # "auto" takes the lean engine for the first
 
 
 def some_prompts(number: int = 9) -> list[list[int]]:
@@ -216,7 +219,8 @@ def test_finished_rows_leave_the_batch() -> None:
     model, prompts = tiny_gpt2(), some_prompts(20)
     seen: list[tuple[int, int]] = []
     model.transformer.wte.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
-    found = sample(model, prompts, draw_uniforms(20, 16, seed=0, stream=0), stop_token_ids=[EOS, 6, 8])
+    uniforms = draw_uniforms(20, 16, seed=0, stream=0)
+    found = sample(model, prompts, uniforms, stop_token_ids=[EOS, 6, 8], engine="eager")
     lengths = found.mask.sum(1)
     still_going = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
     assert [rows for rows, _ in seen] == still_going
@@ -224,10 +228,25 @@ def test_finished_rows_leave_the_batch() -> None:
     assert still_going[0] > still_going[-1]
 
 
+def test_finished_rows_leave_the_lean_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gathers rows anew once a quarter of them is finished, so few of the rows that it computes are not needed."""
+    seen: list[int] = []
+    logits = LeanGPT2.logits
+    monkeypatch.setattr(
+        LeanGPT2, "logits", lambda self, ids, *rest: (seen.append(len(ids)), logits(self, ids, *rest))[1]
+    )
+    uniforms = draw_uniforms(20, 16, seed=0, stream=0)
+    found = sample(tiny_gpt2(), some_prompts(20), uniforms, stop_token_ids=[EOS, 6, 8], engine="lean")
+    lengths = found.mask.sum(1)
+    still_going = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
+    assert len(seen) == len(still_going), "nothing runs once all rows have stopped"
+    assert all(going <= rows < going / 0.75 for rows, going in zip(seen, still_going, strict=True))
+
+
 def test_nothing_runs_once_all_rows_have_stopped() -> None:
     model, calls = tiny_gpt2(), []
     model.transformer.wte.register_forward_hook(lambda module, inputs, output: calls.append(1))
-    found = sample(model, some_prompts(5), torch.rand(5, 30), stop_token_ids=range(VOCAB))
+    found = sample(model, some_prompts(5), torch.rand(5, 30), stop_token_ids=range(VOCAB), engine="eager")
     assert len(calls) == 1
     assert found.mask.sum(1).tolist() == [1] * 5
 
@@ -283,3 +302,58 @@ def test_text_longer_than_the_context_is_refused() -> None:
 def test_text_that_just_fits_the_context_is_sampled() -> None:
     found = sample(tiny_gpt2(), [[2], [3] * 40], torch.rand(2, 8), stop_token_ids=[VOCAB + 1])
     assert found.mask.all()
+
+
+# --- engines -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stops", [[EOS], [EOS, 5, 7], []])
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_f12_engines_draw_the_same_tokens(stops: list[int], temperature: float) -> None:
+    model, prompts = tiny_gpt2(), some_prompts(40)
+    uniforms = draw_uniforms(40, 14, seed=1, stream=0)
+    eager, lean = (
+        sample(model, prompts, uniforms, engine=engine, stop_token_ids=stops, temperature=temperature).ids
+        for engine in ("eager", "lean")
+    )
+    assert torch.equal(eager, lean)
+
+
+def test_the_lean_engines_logits_are_those_of_a_full_forward() -> None:
+    """Prefill and ten steps over left-padded rows of which half leave on the way, to 1e-5."""
+    model, width = tiny_gpt2(), 6
+    ids = torch.tensor([[PAD, PAD, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7], [PAD, PAD, PAD, PAD, PAD, 9], [8, 8, 2, 2, 3, 3]])
+    mask = ids != PAD
+    engine = LeanGPT2(model, 4, width + 10)
+    seen = torch.cat([mask, torch.ones(4, 10, dtype=torch.bool)], dim=1)
+    sees = (seen[:, None, :width] & torch.ones(width, width, dtype=torch.bool).tril()) | torch.eye(width).bool()
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = engine.logits(ids, positions, 0, sees[:, None])
+        texts = [row[row != PAD].tolist() for row in ids]
+        for t in range(10):
+            for row, text in enumerate(texts):
+                assert torch.allclose(logits[row], model(torch.tensor([text])).logits[0, -1], atol=1e-5)
+            if t == 4:
+                keep = torch.tensor([True, False, True, False])
+                engine.keep(keep)
+                texts, seen, positions = texts[::2], seen[keep], positions[keep]
+            new = [2 + (t + row) % 9 for row in range(len(texts))]
+            texts = [[*text, token] for text, token in zip(texts, new, strict=True)]
+            column = width + t
+            positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
+            logits = engine.logits(
+                torch.tensor(new)[:, None], positions[:, -1:], column, seen[:, None, None, : column + 1]
+            )
+
+
+def test_an_engine_that_does_not_fit_is_refused_and_auto_falls_back() -> None:
+    uniforms = draw_uniforms(2, 3, seed=0, stream=0)
+    with pytest.raises(UserError, match=r"generation_engine=lean is for plain GPT-2 models .* not for this Llama"):
+        sample(tiny_llama(), [[2], [3]], uniforms, engine="lean")
+    adapted = get_peft_model(tiny_gpt2(), LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    assert lean.fits(tiny_gpt2())
+    assert not lean.fits(adapted)
+    assert not lean.fits(adapted.get_base_model()), "its layers carry adapters"
+    assert not lean.fits(tiny_gpt2().to(torch.bfloat16))
+    sample(tiny_llama(), [[2], [3]], uniforms)
