@@ -29,6 +29,7 @@ from rlhf_lab.models.language import (
     load_tokenizer,
     make_room,
     prepare_causal_lm,
+    stop_token_ids,
 )
 from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
 from rlhf_lab.ppo_config import PPOConfig
@@ -127,6 +128,17 @@ def agree_on(args: PPOConfig, run: Run) -> None:
         keys = [f"{key} is {first[key]!r} on process 0 and {other[key]!r} on {different[0]}" for key in first]
         keys = [text for key, text in zip(first, keys, strict=True) if first[key] != other[key]]
         raise UserError(f"the processes have different settings: {'; '.join(keys)}. Give all of them the same command")
+
+
+def stop_ids_of(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig) -> list[int]:
+    """Ids that end a completion. Raises UserError where nothing could, unless `stop_tokens` is []."""
+    found = stop_token_ids(policy, tokenizer, args.stop_tokens)
+    if not found and args.stop_tokens is None:
+        raise UserError(
+            "tokenizer and generation config have no EOS token, so completions could not end; set eos_token of the "
+            "tokenizer, or type stop_tokens: [] for completions of a fixed length"
+        )
+    return found
 
 
 def _refuse_frozen(policy: nn.Module) -> None:
