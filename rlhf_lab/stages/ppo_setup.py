@@ -100,8 +100,8 @@ def load_models(
     _refuse_frozen(policy)
     if getattr(policy, "is_loaded_in_4bit", False) and accelerator.device.type == "cpu":
         raise UserError(
-            "the policy is loaded in 4 bits, and bitsandbytes passes no gradient through those on a CPU: nothing would be "
-            "learnt. Load it with BitsAndBytesConfig(load_in_8bit=True), or use a GPU"
+            "the policy is loaded in 4 bits, and bitsandbytes passes no gradient through those on a CPU: nothing would "
+            "be learnt. Load it with BitsAndBytesConfig(load_in_8bit=True), or use a GPU"
         )
     sources: list[RewardSource] = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     sources = [load_scalar_model(source) if isinstance(source, str | Path) else source for source in sources]
