@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
@@ -24,12 +24,15 @@ def fits(model: Any) -> bool:
     if type(model) is not GPT2LMHeadModel:
         return False
     config, weight = model.config, model.lm_head.weight
-    layers = [m for block in model.transformer.h for m in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc)]
+    blocks = [(b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj) for b in model.transformer.h]
+    layers = [layer for block in blocks for layer in block]
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and all(type(layer) is Conv1D for layer in layers)
+        and type(model.lm_head) is nn.Linear
+        and type(model.transformer.wte) is nn.Embedding
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx
         and not config.add_cross_attention
@@ -61,8 +64,7 @@ class LeanGPT2:
         x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
         for number, block in enumerate(self.blocks):
             x = self._block(block, x, self.cache[number], start, sees)
-        x = F.layer_norm(x[:, -1], self.last_norm.normalized_shape, self.last_norm.weight, self.last_norm.bias)
-        return F.linear(x, self.head)
+        return F.linear(_norm(self.last_norm, x[:, -1]), self.head)
 
     def _block(self, block: Any, x: Tensor, cache: Tensor, start: int, sees: Tensor) -> Tensor:
         num_rows, n, width = x.shape
