@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.ppo_config import PPOConfig
-from rlhf_lab.section import Count, CountOrNever, NotNegative, Positive, Section, must_divide
+from rlhf_lab.section import Count, CountOrNever, NotNegative, Positive, Schedule, Section, must_divide
 
 EMBEDDED = "assistant"  # the name of the embedded default wherever a data set or model may be named
 
@@ -68,10 +68,10 @@ class DataSection(Section):
 
 
 class SFTSection(Section):
-    """Step 1. Batch sizes count sequences over all processes; `micro_batch_size` is per process."""
+    """Step 1. Batch sizes count sequences over all processes; `micro_batch_size` is the most of one process at a time."""
 
     learning_rate: Positive = 2e-5
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: Schedule = "cosine"
     warmup_steps: CountOrNever = 0
     num_epochs: Positive = 1
     batch_size: Count = 32
@@ -89,10 +89,10 @@ class SFTSection(Section):
 
 
 class RewardSection(Section):
-    """Step 2. Batch sizes count pairs over all processes; `micro_batch_size` is per process."""
+    """Step 2. Batch sizes count pairs over all processes; `micro_batch_size` is the most of one process at a time."""
 
     learning_rate: Positive = 1e-5
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: Schedule = "linear"
     warmup_steps: CountOrNever = 0
     num_epochs: Positive = 1
     batch_size: Count = 64
@@ -145,6 +145,13 @@ class Experiment(Section):
         must_divide(
             "reward.batch_size", self.reward.batch_size, "reward.micro_batch_size", self.reward.micro_batch_size
         )
+        own = {self.data.demonstrations, self.data.preferences, self.data.prompts} - {EMBEDDED}
+        if isinstance(self.data.heldout, int) and len(own) > 1:
+            raise ValueError(
+                f"data.heldout={self.data.heldout} counts prompts of one data set, and there are {len(own)}: what one "
+                "stage holds out could be trained on in another. Type a fraction such as data.heldout=0.05, which "
+                "decides prompt by prompt"
+            )
         if self.model.share_base and (self.model.init == "random" or self.sft.lora_r or self.ppo.share_value_trunk):
             raise ValueError(
                 "model.share_base=true needs a base that all adapters can be loaded on, and decides about adapters "

@@ -5,23 +5,25 @@ Every step reads its run folder and writes to it, so that each can be run alone 
 launch`) or all in one process (`rlhf-lab run`), and a killed run continues where it was.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import transformers
 from datasets import disable_progress_bars
-from transformers import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from rlhf_lab.config import EMBEDDED, Experiment, SFTSection
+from rlhf_lab.data.lengths import Encoded, long_facts, long_line
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.policy import evaluate_policies, gold_means
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
 from rlhf_lab.models.adapters import SharedBase, give_adapter
-from rlhf_lab.models.language import load_causal_lm, load_tokenizer
+from rlhf_lab.models.language import check_length, context_of, load_causal_lm, load_tokenizer, read_template
 from rlhf_lab.models.scalar import load_scalar_model
 from rlhf_lab.report import write_report
 from rlhf_lab.stages import comparisons, experiment_data
@@ -64,9 +66,19 @@ def do(stage: str, experiment: Experiment) -> None:
             raise UserError(
                 f"{stage} needs {earlier}, which is not finished in {folder}; type: rlhf-lab {COMMANDS[earlier]}"
             )
+    if experiment.model.chat_template is not None:
+        read_template(experiment.model.chat_template)  # a misspelt path is told before the base model is trained
     say(f"{stage}  starts")
     started = time.perf_counter()
-    facts = STAGES[stage](experiment)
+    try:
+        facts = STAGES[stage](experiment)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(
+            f"{stage} could not write to {folder}: {error}. What is finished and the last checkpoint are intact; free "
+            "some space and run the same command again, it continues from there"
+        ) from error
     seconds = round(time.perf_counter() - started, 1)
     if process_state().is_main_process:
         record_stage(folder, stage, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(), **facts})
@@ -93,12 +105,13 @@ def sft(experiment: Experiment) -> dict[str, Any]:
     tokenizer = load_tokenizer(_tokenizer_name(experiment), chat_template=experiment.model.chat_template)
     config = {} if experiment.model.name_or_path == EMBEDDED else experiment.model.config
     model = load_causal_lm(name, tokenizer, config=config, init=init)
-    max_length, shares = experiment.sft.max_length, experiment.model.share_base
+    train, heldout = _encoded("sft", experiment, data, tokenizer, model)
+    shares = experiment.model.share_base
     metrics = fit_language_model(
         model,
         tokenizer,
-        encode_demonstrations(data.train, tokenizer, max_length),
-        encode_demonstrations(data.heldout, tokenizer, max_length),
+        train.rows,
+        heldout.rows,
         section=_with_adapters(experiment) if shares else experiment.sft,
         folder=folder,
         seed=experiment.seed,
@@ -106,7 +119,7 @@ def sft(experiment: Experiment) -> dict[str, Any]:
         keeps_adapter=shares,
     )
     _card(folder, "sft", experiment.model.name_or_path, experiment.sft.model_dump())
-    return {**metrics, "data": data.facts}
+    return {**metrics, "data": data.facts | long_facts((train, heldout), experiment.data.long_prompts)}
 
 
 def compare(experiment: Experiment) -> dict[str, Any]:
@@ -133,17 +146,17 @@ def reward(experiment: Experiment) -> dict[str, Any]:
     data = _comparisons(experiment)
     sft_folder = str(experiment.run_folder / "sft")
     tokenizer = load_tokenizer(sft_folder)
-    max_length = experiment.reward.max_length
     if experiment.model.share_base:
         model = load_scalar_model(_start_model(experiment)[0], tokenizer)
         give_adapter(model, experiment.run_folder / "sft" / ADAPTER)
     else:
         model = load_scalar_model(sft_folder, tokenizer)
+    train, heldout = _encoded("reward", experiment, data, tokenizer, model)
     metrics = fit_reward_model(
         model,
         tokenizer,
-        encode_pairs(data.train, tokenizer, max_length),
-        encode_pairs(data.heldout, tokenizer, max_length),
+        train.rows,
+        heldout.rows,
         reference_samples=reference_samples(
             load_causal_lm(sft_folder, tokenizer),
             tokenizer,
@@ -162,8 +175,8 @@ def reward(experiment: Experiment) -> dict[str, Any]:
         found = evaluate_reward_model(
             load_scalar_model(folder),
             tokenizer,
-            data.heldout,
-            max_length=max_length,
+            data.heldout.select(heldout.fit.kept),
+            max_length=experiment.reward.max_length,
             is_embedded=experiment.data.preferences == EMBEDDED,
             rater=data.facts["rater"],
             rater_noise=experiment.data.rater_noise,
@@ -171,7 +184,7 @@ def reward(experiment: Experiment) -> dict[str, Any]:
             seed=experiment.seed,
         )
         write_json(experiment.run_folder / "evaluation" / "reward_model.json", found)
-    return {**metrics, "data": data.facts}
+    return {**metrics, "data": data.facts | long_facts((train, heldout), experiment.data.long_prompts)}
 
 
 class EmbeddedPPOTrainer(PPOTrainer):
@@ -265,6 +278,7 @@ STAGES: dict[str, Stage] = {
     "ppo": ppo,
     "evaluation": evaluate,
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 ON_TRL = ("base", "sft", "reward")  # stages whose checkpoints are TRL's, and of no use once they are finished
 COMMANDS = {
     "base": "sft",
@@ -298,6 +312,27 @@ def _start_model(experiment: Experiment) -> tuple[str, str]:
     if experiment.model.name_or_path == EMBEDDED:
         return str(experiment.run_folder / "base"), "pretrained"
     return experiment.model.name_or_path, experiment.model.init
+
+
+def _encoded(
+    stage: Literal["sft", "reward"],
+    experiment: Experiment,
+    data: experiment_data.StageData,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+) -> tuple[Encoded, Encoded]:
+    """Training and held-out rows as tokens; says what became of rows that are too long."""
+    max_length = getattr(experiment, stage).max_length
+    check_length(model, max_length, f"{stage}.max_length")
+    encode = encode_demonstrations if stage == "sft" else encode_pairs
+    told = experiment.data.long_prompts
+    train, heldout = (
+        encode(rows, tokenizer, max_length, long_prompts=told, context=context_of(model))
+        for rows in (data.train, data.heldout)
+    )
+    if line := long_line(long_facts((train, heldout), told), max_length):
+        say(f"{stage}  {line}")
+    return train, heldout
 
 
 def _tokenizer_name(experiment: Experiment) -> str:

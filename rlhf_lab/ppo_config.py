@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf_lab.section import Count, CountOrNever, Fraction, NotNegative, Positive, Section, must_divide
+from rlhf_lab.section import Count, CountOrNever, Fraction, NotNegative, Positive, Schedule, Section, must_divide
 
 NO_TRANSFORMERS_LOOP = "PPO has its own loop here; "
 RENAMED = {
@@ -75,7 +75,7 @@ class PPOConfig(Section):
     """Step 3, and the `args` of `PPOTrainer`.
 
     One step is one PPO update: one rollout, `num_ppo_epochs` passes over it. Batch sizes count sequences over all
-    processes, except `micro_batch_size`, which counts per process and changes memory, never results. `save_steps`,
+    processes, except `micro_batch_size`, the most of one process at a time: it changes memory, never results. `save_steps`,
     `eval_steps` and `logging_steps` count updates; 0 means never. Raises UserError for what can not work.
     """
 
@@ -84,7 +84,7 @@ class PPOConfig(Section):
     output_dir: str = "ppo"
     seed: int = 0
     learning_rate: Positive = 3e-6
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: Schedule = "linear"
     warmup_steps: CountOrNever = Field(0, description="updates of linear warm-up")
     total_episodes: Count = 10_000
     rollout_batch_size: Count = 128

@@ -2,15 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
+from transformers import get_scheduler
 
 from rlhf_lab.config import Experiment, Pretraining, config_folder, load_experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.section import Schedule
 
 CONFIGS = sorted(path for path in config_folder().glob("*.yaml"))
 
@@ -109,6 +112,21 @@ def test_an_unknown_key_says_what_was_probably_meant(setting: str, wrong: str, m
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown key 'zzz'; known here: num_prompts, temperature"):
         load_experiment(None, ["evaluation.zzz=1"])
+
+
+@pytest.mark.parametrize("section", ["sft", "reward", "ppo"])
+def test_a_schedule_that_is_not_known_lists_the_known_ones(section: str) -> None:
+    with pytest.raises(UserError, match=r"lr_scheduler_type='cosin': .*'linear', 'cosine'"):
+        load_experiment(None, [f"{section}.lr_scheduler_type=cosin"])
+
+
+@pytest.mark.parametrize("name", get_args(Schedule))
+def test_every_known_schedule_is_one_of_transformers_that_needs_no_settings(name: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=5)
+    optimizer.step()
+    schedule.step()
+    assert 0 <= schedule.get_last_lr()[0] <= 1
 
 
 def test_all_mistakes_are_named_at_once() -> None:

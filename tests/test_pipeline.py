@@ -1,5 +1,6 @@
 """The whole path on real input, small: the embedded default and real human preferences, through the command line."""
 
+import errno
 import json
 import re
 import shutil
@@ -228,20 +229,46 @@ def test_real_human_preferences_go_through_all_three_steps(tmp_path: Path) -> No
     assert "Human:" not in output  # offensive text: rows never enter logs
 
 
-@pytest.mark.skipif(not HH.exists(), reason="the real preferences (shared/data) are not beside this checkout")
-def test_the_scripts_run_under_accelerate_with_two_processes(tmp_path: Path) -> None:
-    config = ROOT / "configs" / "accelerate" / "cpu_2proc.yaml"
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_the_scripts_run_under_accelerate(tmp_path: Path, num_processes: int) -> None:
+    two = ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu_2proc.yaml")]
+    launch = ["-m", "accelerate.commands.launch", *(two if num_processes == 2 else ["--cpu", "--num_processes", "1"])]
+    settings = [f"runs_dir={tmp_path}", "name=small", *SMALL]
     for step in ("sft", "reward", "ppo", "evaluate"):
-        command = [
-            "-m",
-            "accelerate.commands.launch",
-            "--config_file",
-            str(config),
-            str(ROOT / "scripts" / f"{step}.py"),
-        ]
-        done = subprocess.run(
-            [sys.executable, *command, *hh_settings(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-        )
+        command = [sys.executable, *launch, str(ROOT / "scripts" / f"{step}.py"), *settings]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "hh_rlhf" / "evaluation" / "policy.json").exists()
-    assert json.loads((tmp_path / "hh_rlhf" / "run.json").read_text())["machine"]["num_processes"] == 2
+    assert (tmp_path / "small" / "evaluation" / "policy.json").exists()
+    assert json.loads((tmp_path / "small" / "run.json").read_text())["machine"]["num_processes"] == num_processes
+
+
+def test_rows_that_are_too_long_are_counted_in_both_stages(tmp_path: Path) -> None:
+    words = [f"runs_dir={tmp_path}", "name=long", *SMALL, "sft.max_length=12", "reward.max_length=40"]
+    said = invoke("sft", *words)
+    said += invoke("reward", *words)
+    stages = json.loads((tmp_path / "long" / "run.json").read_text())["stages"]
+    for stage in ("sft", "reward"):
+        number = stages[stage]["data"]["num_long_rows"]
+        assert number > 0
+        assert f"{stage}  {number} rows have more than" in said
+        assert 0 < stages[stage]["data"]["num_long_answers"] < number
+    with pytest.raises(UserError, match=r"Type sft\.max_length=\d+, data\.long_prompts=truncate"):
+        invoke("sft", *words, "name=refused", "data.long_prompts=refuse")
+    invoke("sft", *words, "name=wide", "sft.max_length=64")
+    with pytest.raises(UserError, match=r"reward\.max_length=65, .* type reward\.max_length=64"):
+        invoke("reward", *words, "name=wide", "sft.max_length=64", "reward.max_length=65")
+
+
+def test_a_chat_template_that_is_not_there_stops_before_the_base_model_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.chat_template=none\.jinja"):
+        invoke("run", f"runs_dir={tmp_path}", "name=early", *SMALL, "model.chat_template=none.jinja")
+    assert not (tmp_path / "early" / "base").exists()
+
+
+def test_a_full_disk_in_the_middle_of_a_stage_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(experiment: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(pipeline.STAGES, "base", full)
+    with pytest.raises(UserError, match=r"base could not write to .*No space left.*run the same command again"):
+        invoke("sft", f"runs_dir={tmp_path}", *SMALL)

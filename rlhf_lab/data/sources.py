@@ -61,7 +61,8 @@ def load_rows(source: str, *, data_dir: str | None = None, split: str = "train",
     """Rows of a file, a folder of files, or a hub data set, with the columns that they came with.
 
     `split` chooses among a folder's files by their names (`test.jsonl`, `train-00000.parquet`); a folder with one file
-    gives that file to the default "train" whatever it is called. `data_dir` is a folder inside `source`.
+    gives that file to the default "train" whatever it is called, and so does a file. `data_dir` is a folder inside
+    `source`.
     """
     path = Path(source).expanduser()
     # A hub id is `name` or `owner/name`; whatever else was typed must have been meant as a path.
@@ -70,6 +71,11 @@ def load_rows(source: str, *, data_dir: str | None = None, split: str = "train",
         return load_from_hub(source, data_dir=data_dir, split=split, name=name)
     if name is not None or (data_dir is not None and path.is_file()):
         raise UserError(f"{source} is on this disk: leave name out (and data_dir too, if it is a file).")
+    if path.is_file() and split != "train":
+        raise UserError(
+            f"{source} is one file, and split={split} chooses among the files of a folder or the splits of a hub data "
+            "set. Leave split out, or give the folder."
+        )
     path = path / data_dir if data_dir is not None else path
     if not path.exists():
         raise UserError(
@@ -358,33 +364,50 @@ def _checked(value: Any, key: str) -> Prompt:
 
 
 def split_by_prompt(dataset: Dataset, *, heldout: int | float, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, heldout) with no prompt in both: `heldout` prompts if an int, that fraction of prompts if a float.
+    """(train, heldout) with no prompt in both: `heldout` prompts if an int, about that fraction of prompts if a float.
 
-    A hash of seed and prompt decides, not the order of rows, so a prompt goes to the same side on every machine.
+    A hash of seed and prompt decides, not the order of rows. With a fraction it decides each prompt on its own, so a
+    prompt goes to the same side in every data set; a count ranks the prompts of this one.
     """
     if "prompt" not in dataset.column_names:
         raise UserError(f"To split by prompt, a prompt column is needed; the data has {_shown(dataset.column_names)}.")
     keys = [prompt_key(prompt) for prompt in dataset["prompt"]]
-    ranked = sorted(set(keys), key=lambda key: _hash(seed, key))
-    size = heldout if isinstance(heldout, int) else round(heldout * len(ranked)) if 0 < heldout < 1 else 0
-    if not 0 < size < len(ranked):
+    hashes = {key: _hash(seed, key) for key in keys}
+    chosen = _smallest(hashes, heldout) if isinstance(heldout, int) else _below(hashes, heldout)
+    if not 0 < len(chosen) < len(hashes):
         raise UserError(
-            f"heldout={heldout} of {len(ranked)} different prompts leaves a side empty. Give two prompts or more, and "
-            f"a whole number from 1 to {len(ranked) - 1} or a fraction between 0 and 1."
+            f"heldout={heldout} of {len(hashes)} different prompts leaves a side empty. Give two prompts or more, and "
+            f"a whole number from 1 to {len(hashes) - 1} or a larger fraction below 1."
         )
-    chosen = set(ranked[:size])
     train, held = ([i for i, key in enumerate(keys) if (key in chosen) is side] for side in (False, True))
     return dataset.select(train), dataset.select(held)
 
 
+def _smallest(hashes: dict[str, str], number: int) -> set[str]:
+    return set(sorted(hashes, key=hashes.__getitem__)[: max(0, number)])
+
+
+def _below(hashes: dict[str, str], fraction: float) -> set[str]:
+    """The keys whose hash, read as a number from 0 to 1, is below `fraction`."""
+    return {key for key, digest in hashes.items() if int(digest, 16) < fraction * 16 ** len(digest)}
+
+
 def limit_rows(dataset: Dataset, max_rows: int | None, seed: int) -> Dataset:
-    """At most `max_rows` rows in their order, chosen by a hash of seed and row: a larger limit keeps these and adds."""
+    """At most `max_rows` rows in their order, chosen by a hash of seed and prompt: a larger limit keeps these and adds.
+
+    Demonstrations, preferences and prompts of one file keep the same prompts.
+    """
     if max_rows is not None and max_rows < 1:
         raise UserError(f"max_rows={max_rows} would leave no row. Give 1 or more, or leave it out for all rows.")
     if max_rows is None or max_rows >= len(dataset):
         return dataset
-    ranked = sorted((_hash(seed, canonical_json(row)), index) for index, row in enumerate(dataset))
-    return dataset.select(sorted(index for _, index in ranked[:max_rows]))
+    # The row's own hash decides among rows with one prompt, so that their order does not. The prompt's is another one
+    # than decides about holding out: else the rows that are kept would be those that are held out.
+    ranked = sorted(
+        (_hash(seed, "limit " + prompt_key(row["prompt"])), _hash(seed, canonical_json(row)), index)
+        for index, row in enumerate(dataset)
+    )
+    return dataset.select(sorted(index for *_, index in ranked[:max_rows]))
 
 
 def content_hash(dataset: Dataset) -> str:

@@ -14,6 +14,7 @@ from rlhf_lab.data.batches import length_buckets, pad_left
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation import lean
 from rlhf_lab.generation.eager import generate_eagerly
+from rlhf_lab.models.language import context_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _engine(name: str, model: PreTrainedModel) -> Callable[..., Tensor]:
 
 
 def _check_context(model: PreTrainedModel, num_tokens: int) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model)
     if context is not None and num_tokens > context:
         raise UserError(
             f"a prompt and its completion take up to {num_tokens} tokens, the model's context holds {context}; "

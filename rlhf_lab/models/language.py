@@ -5,6 +5,7 @@ wherever log-probs are compared. Nothing here trains.
 """
 
 import contextlib
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Tokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -44,8 +46,19 @@ def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> Pr
         )
     give_own_pad(tokenizer)
     if chat_template is not None:
-        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = read_template(chat_template)
     return tokenizer
+
+
+def read_template(path: str) -> str:
+    """A jinja chat template. Raises UserError where there is no such file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"model.chat_template={path} can not be read ({type(error).__name__}); give the path of a jinja file, or "
+            "leave it out for the tokenizer's own"
+        ) from None
 
 
 def give_own_pad(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -74,6 +87,12 @@ def load_causal_lm(
 
 
 def _pretrained(name_or_path: str, config: dict[str, Any]) -> PreTrainedModel:
+    if config:
+        try:
+            known = AutoConfig.from_pretrained(name_or_path)
+        except (OSError, ValueError) as error:
+            raise UserError(not_loadable("model", name_or_path)) from error
+        _refuse_unknown_fields(known, config)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name_or_path, dtype=torch.float32, output_loading_info=True, **config
@@ -100,7 +119,17 @@ def random_causal_lm(model_type: str, tokenizer: PreTrainedTokenizerBase, config
         made = AutoConfig.for_model(**fields)
     except ValueError as error:
         raise UserError(not_loadable("model", model_type)) from error
+    _refuse_unknown_fields(type(made)(), config)
     return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+
+
+def _refuse_unknown_fields(known: PreTrainedConfig, given: dict[str, Any]) -> None:
+    """transformers keeps whatever it is given: a misspelt `n_layers` would leave the model at its default depth."""
+    fields = {*known.to_dict(), *known.attribute_map}
+    for field in set(given) - fields:
+        close = difflib.get_close_matches(field, fields, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(fields))}"
+        raise UserError(f"model.config has {field!r}, which is no field of a {type(known).__name__}; {hint}")
 
 
 def prepare_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -133,6 +162,19 @@ def make_room(model: PreTrainedModel, num_tokens: int) -> None:
     for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
         for old in filter(lambda x: x is not None, (layer.weight, getattr(layer, "bias", None))):
             old.data[num_before:] = old.data[:num_before].mean(0)
+
+
+def context_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model can read at once; None where its configuration sets no bound."""
+    found = getattr(model.config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def check_length(model: PreTrainedModel, max_length: int, key: str) -> None:
+    """Raise UserError where `max_length`, set by the option `key`, is more than `model` can read."""
+    context = context_of(model)
+    if context is not None and max_length > context:
+        raise UserError(f"{key}={max_length}, and the model's context holds {context} tokens; type {key}={context}")
 
 
 def use_fused_gelu(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """From an experiment to the rows of each stage: embedded default or files or hub, cleaned, split, recorded.
 
-Rows are held out by prompt, by a hash of seed and prompt, so the same prompts are held out in every stage.
+Rows are held out by prompt, by a hash of seed and prompt, so the same prompts are held out in every stage, and what
+PPO is evaluated on was in no stage's training rows.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,10 @@ def demonstration_data(experiment: Experiment) -> StageData:
     if source != EMBEDDED:
         return _from_source(experiment, source, sources.demonstrations)
     rows = Dataset.from_list(demonstrations(experiment.data.num_demonstrations, seed=experiment.seed))
-    return _split(experiment, source, rows, {"rater": "simulated"})
+    # A count: the embedded world holds out whole phrasings for evaluation, these rows serve the held-out loss alone.
+    held = experiment.data.heldout
+    number = held if isinstance(held, int) else max(1, round(held * len(set(rows["prompt"]))))
+    return _split(experiment, source, rows, {"rater": "simulated"}, heldout=number)
 
 
 def preference_data(experiment: Experiment) -> StageData:
@@ -84,12 +88,14 @@ def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str
     kept = sources.limit_rows(cleaned.dataset, data.max_rows, experiment.seed)
     counted = {"num_given": cleaned.num_rows, "num_invalid": cleaned.num_invalid, "reasons": cleaned.reasons}
     said = {"rater": ", ".join(sorted({str(rater) for rater in rows["rater"]}))} if "rater" in rows.column_names else {}
-    return _split(experiment, source, kept, {**counted, **(more or {}), **said})
+    return _split(experiment, source, kept, {**counted, **(more or {}), **said}, heldout=data.heldout)
 
 
-def _split(experiment: Experiment, source: str, rows: Dataset, more: dict[str, Any]) -> StageData:
-    train, heldout = sources.split_by_prompt(rows, heldout=experiment.data.heldout, seed=experiment.seed)
-    return StageData(train, heldout, _facts(source, train, heldout, more))
+def _split(
+    experiment: Experiment, source: str, rows: Dataset, more: dict[str, Any], *, heldout: int | float
+) -> StageData:
+    train, held = sources.split_by_prompt(rows, heldout=heldout, seed=experiment.seed)
+    return StageData(train, held, _facts(source, train, held, more))
 
 
 def _facts(source: str, train: Dataset, heldout: Dataset, more: dict[str, Any]) -> dict[str, Any]:

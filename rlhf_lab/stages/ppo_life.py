@@ -14,7 +14,15 @@ from transformers.trainer_callback import CallbackHandler
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.stages.prompt_source import PromptBatch
-from rlhf_lab.training.checkpoint import PREFIX, checkpoints, find_checkpoint, prune, save_atomically, step_of
+from rlhf_lab.training.checkpoint import (
+    PREFIX,
+    checkpoints,
+    find_checkpoint,
+    prune,
+    save_atomically,
+    saving,
+    step_of,
+)
 from rlhf_lab.training.hub import push_to_hub
 from rlhf_lab.training.records import cut_metrics, write_jsonl
 
@@ -116,8 +124,9 @@ class LifeCycle:
     def save_model(self, folder: Path) -> None:
         """Policy, tokenizer, critic and card in plain form; pushed to the hub where `push_to_hub` says so."""
         if self.run.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
-            ppo_checkpoint.write_models(self.trainer, folder)
+            with saving(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                ppo_checkpoint.write_models(self.trainer, folder)
             if self.args.push_to_hub:
                 push_to_hub(folder, self.args.hub_model_id)
         self.run.accelerator.wait_for_everyone()

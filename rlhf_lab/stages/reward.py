@@ -8,6 +8,7 @@ and calibration are the business of `evaluation/reward_model.py`.
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf_lab.config import RewardSection
 from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
+from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import Prompt, canonical_json, encode_completion, encode_prompt, prompt_key
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.models.adapters import has_adapter, take_adapter
@@ -27,44 +29,87 @@ from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.sft import ADAPTER
-from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
+from rlhf_lab.training.checkpoint import saving
+from rlhf_lab.training.trainers import CarefulTrainer, MetricsFile, last_checkpoint, shared_arguments
 
 REFERENCE_STREAM = 3  # of uniform numbers; 1 and 2 are the comparisons'
 
 
-def encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+def encode_pairs(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    long_prompts: LongPrompts = "truncate",
+    context: int | None = None,
+) -> Encoded:
     """`chosen_ids`, `rejected_ids` (prompt, completion, EOS), `prompt_key`, `prompt_length`, `length`, maybe `margin`.
 
-    A pair that is too long loses the start of its prompt, never its EOS, at which the score is read.
+    Of a prompt that is too long the start is cut, or as told; never EOS, at which the score is read.
     """
-
-    known: dict[str, list[int]] = {}  # with several answers to a prompt, every text stands in several pairs
-
-    def once(key: str, encoded: Callable[[], list[int]]) -> list[int]:
-        if key not in known:
-            known[key] = encoded()
-        return known[key]
-
-    def answer_ids(row: dict[str, Any], side: str) -> list[int]:
-        key = prompt_key(row["prompt"]) + canonical_json(row[side])
-        return once(key, lambda: encode_completion(tokenizer, row["prompt"], row[side]))
-
-    def encode(row: dict[str, Any]) -> dict[str, Any]:
-        key = prompt_key(row["prompt"])
-        prompt = once(key, lambda: encode_prompt(tokenizer, row["prompt"]))
-        answers = {side: answer_ids(row, side) for side in ("chosen", "rejected")}
-        length = len(prompt) + max(map(len, answers.values()))
-        sides = {f"{side}_ids": (prompt + answer)[-max_length:] for side, answer in answers.items()}
-        kept = {"margin": float(row["margin"])} if row.get("margin") is not None else {}
-        # A text that was cut lost the start of its prompt, each side its own: nothing is shared then.
-        shared = len(prompt) if length <= max_length else 0
-        return {**sides, **kept, "prompt_key": key, "length": min(length, max_length), "prompt_length": shared}
-
+    encode = PairEncoder(tokenizer)
+    pairs = [encode(row) for row in rows]
+    fit = fit_rows(
+        [len(pair.prompt) for pair in pairs],
+        [max(len(pair.chosen), len(pair.rejected)) for pair in pairs],
+        max_length=max_length,
+        long_prompts=long_prompts,
+        key="reward.max_length",
+        context=context,
+    )
     # Not rows.map: it would pickle and hash the growing table of texts
-    return Dataset.from_list([encode(row) for row in rows])
+    return Encoded(Dataset.from_list([pairs[row].within(max_length) for row in fit.kept]), fit)
 
 
-class ComparisonTrainer(FiniteLoss, RewardTrainer):
+@dataclass(frozen=True)
+class Pair:
+    """Token ids of one comparison."""
+
+    prompt_key: str
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    margin: float | None
+
+    def within(self, max_length: int) -> dict[str, Any]:
+        """The row that the collator reads."""
+        length = len(self.prompt) + max(len(self.chosen), len(self.rejected))
+        sides = {"chosen_ids": self.chosen, "rejected_ids": self.rejected}
+        return {
+            **{side: (self.prompt + answer)[-max_length:] for side, answer in sides.items()},
+            **({} if self.margin is None else {"margin": self.margin}),
+            "prompt_key": self.prompt_key,
+            "length": min(length, max_length),
+            # A text that was cut lost the start of its prompt, each side its own: nothing is shared then.
+            "prompt_length": len(self.prompt) if length <= max_length else 0,
+        }
+
+
+class PairEncoder:
+    """Rows to `Pair`s. With several answers to a prompt, every text stands in several pairs and is read once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+
+    def __call__(self, row: dict[str, Any]) -> Pair:
+        key = prompt_key(row["prompt"])
+        prompt = self._once(key, lambda: encode_prompt(self.tokenizer, row["prompt"]))
+        chosen, rejected = (self._answer(key, row, side) for side in ("chosen", "rejected"))
+        margin = row.get("margin")
+        return Pair(key, prompt, chosen, rejected, None if margin is None else float(margin))
+
+    def _answer(self, key: str, row: dict[str, Any], side: str) -> list[int]:
+        text = key + canonical_json(row[side])
+        return self._once(text, lambda: encode_completion(self.tokenizer, row["prompt"], row[side]))
+
+    def _once(self, key: str, encoded: Callable[[], list[int]]) -> list[int]:
+        if key not in self.known:
+            self.known[key] = encoded()
+        return self.known[key]
+
+
+class ComparisonTrainer(CarefulTrainer, RewardTrainer):
     """TRL's trainer on batches of `ComparisonCollator`: its loss, its metrics, but nothing read twice."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -158,11 +203,12 @@ def fit_reward_model(
     trained = trainer.accelerator.unwrap_model(trainer.model)
     normalize_on(trained, reference_samples)
     if trainer.is_world_process_zero():
-        if has_adapter(trained):
-            trained = take_adapter(trained, folder / ADAPTER)
-            shift_into_weights(trained)
-        trained.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with saving(folder):
+            if has_adapter(trained):
+                trained = take_adapter(trained, folder / ADAPTER)
+                shift_into_weights(trained)
+            trained.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
     return {key: float(value) for key, value in metrics.items() if key in ("eval_loss", "eval_accuracy")}
 

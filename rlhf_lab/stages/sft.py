@@ -5,7 +5,6 @@ model of the embedded default is pretrained by the same trainer (`stages/base.py
 """
 
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
@@ -14,26 +13,43 @@ from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
 
 from rlhf_lab.config import SFTSection
+from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import encode_completion, encode_prompt
-from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
+from rlhf_lab.training.checkpoint import saving
+from rlhf_lab.training.trainers import CarefulTrainer, MetricsFile, last_checkpoint, shared_arguments
 
 ADAPTER = "adapter"  # folder of the adapter that a shared base wants, beside the merged model
 
 
-class LanguageModelTrainer(FiniteLoss, SFTTrainer):
-    """TRL's trainer with a stop at the first loss that is not finite."""
+class LanguageModelTrainer(CarefulTrainer, SFTTrainer):
+    """TRL's trainer, careful about losses, gradients and disks."""
 
 
-def encode_demonstrations(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """`input_ids` and `labels` (-100 on the prompt). A demonstration that is too long loses the start of its prompt."""
-
-    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
-        prompt = encode_prompt(tokenizer, row["prompt"])
-        completion = encode_completion(tokenizer, row["prompt"], row["completion"])[:max_length]
-        prompt = prompt[max(0, len(prompt) + len(completion) - max_length) :]
-        return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
-
-    return rows.map(encode, remove_columns=rows.column_names)
+def encode_demonstrations(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    long_prompts: LongPrompts = "truncate",
+    context: int | None = None,
+) -> Encoded:
+    """`input_ids` and `labels` (-100 on the prompt); of a prompt that is too long the start is cut, or as told."""
+    prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]
+    answers = [encode_completion(tokenizer, row["prompt"], row["completion"]) for row in rows]
+    fit = fit_rows(
+        [len(ids) for ids in prompts],
+        [len(ids) for ids in answers],
+        max_length=max_length,
+        long_prompts=long_prompts,
+        key="sft.max_length",
+        context=context,
+    )
+    encoded = []
+    for row in fit.kept:
+        prompt, answer = prompts[row], answers[row]
+        prompt = prompt[max(0, len(prompt) + len(answer) - max_length) :]
+        encoded.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
+    return Encoded(Dataset.from_list(encoded), fit)
 
 
 def fit_language_model(
@@ -70,11 +86,12 @@ def fit_language_model(
     metrics = trainer.evaluate() if heldout is not None else {}
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        if keeps_adapter:
-            trained.save_pretrained(folder / ADAPTER)
-        plain = trained.merge_and_unload() if section.lora_r else trained
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with saving(folder):
+            if keeps_adapter:
+                trained.save_pretrained(folder / ADAPTER)
+            plain = trained.merge_and_unload() if section.lora_r else trained
+            plain.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
     return {key: float(value) for key, value in metrics.items() if key in ("eval_loss", "eval_mean_token_accuracy")}
 

@@ -3,9 +3,10 @@
 A checkpoint folder loads with plain transformers; `trainer.pt` beside the weights holds what resuming needs.
 """
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +16,18 @@ from rlhf_lab.errors import UserError
 PREFIX = "checkpoint-"
 UNFINISHED = ".unfinished"
 REPLACED = ".replaced"
+
+
+@contextlib.contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk raises while `folder` is written into a UserError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
+        raise UserError(
+            f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "
+            "free some space and run the same command again, it continues from the last one"
+        ) from error
 
 
 def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
@@ -27,14 +40,12 @@ def save_atomically(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        write(unfinished)
-        _sync(unfinished)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
+        with saving(folder):
+            write(unfinished)
+            _sync(unfinished)
+    except UserError:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise UserError(
-            f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "
-            "free some space and run the same command again, it continues from the last one"
-        ) from error
+        raise
     replaced = folder.with_name(folder.name + REPLACED)
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():

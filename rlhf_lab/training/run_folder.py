@@ -18,12 +18,14 @@ from rlhf_lab.training.records import is_finished, read_run, write_json, write_t
 from rlhf_lab.training.run import process_state
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "numpy")
-# Which sections decide what a stage computes. A section may change as long as no stage that rests on it has begun.
+SAMPLED_WITH = ("ppo.temperature", "ppo.max_prompt_length", "ppo.max_completion_length", "ppo.stop_tokens")
+# Which sections, or keys of a section, decide what a stage computes. They may change as long as no stage that rests on
+# them has begun. Scores are normalised on samples that are drawn as PPO will draw them.
 RESTS_ON = {
     "base": ("seed", "model"),
     "sft": ("seed", "model", "data", "sft"),
     "comparisons": ("seed", "model", "data", "sft"),
-    "reward": ("seed", "model", "data", "sft", "reward"),
+    "reward": ("seed", "model", "data", "sft", "reward", *SAMPLED_WITH),
     "ppo": ("seed", "model", "data", "sft", "reward", "ppo"),
     "evaluation": ("seed", "model", "data", "sft", "reward", "ppo", "evaluation"),
 }
@@ -91,14 +93,20 @@ def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
         return
     then = yaml.safe_load(path.read_text(encoding="utf-8"))
     now = experiment.model_dump()
-    sections = {section for stage in begun for section in RESTS_ON[stage]}
-    if changes := [
-        change for section in sorted(sections) for change in _changes(section, then.get(section), now[section])
-    ]:
+    names = sorted({name for stage in begun for name in RESTS_ON[stage]})
+    whole = [name for name in names if name.partition(".")[0] not in set(names) - {name}]
+    if changes := [change for name in whole for change in _changes(name, _value(then, name), _value(now, name))]:
         raise UserError(
             f"{folder} was begun with another config: {'; '.join(changes)}. To continue it, give the old values; to "
             f"start a new run, type name=another_name; to begin this one afresh, delete {folder}"
         )
+
+
+def _value(config: dict[str, Any], name: str) -> Any:
+    """What `config` has under `section` or `section.key`; None where it lacks it."""
+    section, _, key = name.partition(".")
+    found = config.get(section)
+    return found if not key else (found or {}).get(key)
 
 
 def _has_begun(folder: Path, stage: str) -> bool:

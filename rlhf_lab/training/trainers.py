@@ -1,4 +1,4 @@
-"""What the stages on TRL's trainers share: arguments, a metrics file, a stop at the first loss that is not finite.
+"""What the stages on TRL's trainers share: arguments, a metrics file, a stop at what is not finite, a full disk.
 
 Leaves out PPO, which has its own loop.
 """
@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rlhf_lab.config import RewardSection, SFTSection
 from rlhf_lab.errors import UserError
+from rlhf_lab.training.checkpoint import saving
 from rlhf_lab.training.records import append_metrics, cut_metrics, read_json
 from rlhf_lab.training.run import not_finite, process_state
 
@@ -24,6 +25,7 @@ def shared_arguments(
 ) -> dict[str, Any]:
     """Keyword arguments for `SFTConfig` and `RewardConfig`. Batch sizes count rows over all processes."""
     on_gpu = torch.cuda.is_available()
+    micro_batch_size, accumulation_steps = micro_batches(section.batch_size, section.micro_batch_size)
     return {
         "output_dir": str(folder),
         "seed": seed,
@@ -31,9 +33,9 @@ def shared_arguments(
         "lr_scheduler_type": section.lr_scheduler_type,
         "warmup_steps": section.warmup_steps,
         "num_train_epochs": section.num_epochs,
-        "per_device_train_batch_size": section.micro_batch_size,
-        "per_device_eval_batch_size": section.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(section.batch_size, section.micro_batch_size),
+        "per_device_train_batch_size": micro_batch_size,
+        "per_device_eval_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps,
         "max_length": section.max_length,
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
@@ -53,15 +55,25 @@ def shared_arguments(
     }
 
 
-def accumulation_steps(batch_size: int, micro_batch_size: int) -> int:
-    """Micro-batches per optimizer step and process. Raises UserError where the sizes do not divide."""
+def micro_batches(batch_size: int, micro_batch_size: int) -> tuple[int, int]:
+    """(rows of a micro-batch, micro-batches of an optimizer step) of each process; `micro_batch_size` is the most.
+
+    Raises UserError where the sizes do not divide.
+    """
     num_processes = process_state().num_processes
-    if batch_size % (micro_batch_size * num_processes):
+    share, left = divmod(batch_size, num_processes)
+    if left:
         raise UserError(
-            f"batch_size={batch_size} is not a multiple of micro_batch_size={micro_batch_size} times {num_processes} "
-            f"processes; type micro_batch_size={max(1, batch_size // num_processes)} or another batch_size"
+            f"batch_size={batch_size} does not divide among {num_processes} processes; type batch_size="
+            f"{max(1, share) * num_processes}"
         )
-    return batch_size // (micro_batch_size * num_processes)
+    rows = min(micro_batch_size, share)
+    if share % rows:
+        raise UserError(
+            f"batch_size={batch_size} is not a multiple of micro_batch_size={rows} times {num_processes} "
+            f"processes; type micro_batch_size={math.gcd(share, rows)} or another batch_size"
+        )
+    return rows, share // rows
 
 
 class MetricsFile(TrainerCallback):
@@ -94,15 +106,45 @@ class MetricsFile(TrainerCallback):
             print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {figures}", flush=True)
 
 
-class FiniteLoss:
-    """Mixin for a trainer: a loss that is not finite stops training before the optimizer sees it, the batch saved."""
+class CarefulTrainer:
+    """Mixin for a trainer: a loss or gradient that is not finite stops training before the optimizer moves a weight,
+    the batch saved; a disk that is full when a checkpoint is due ends it with what to do, earlier checkpoints whole."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(FiniteGradient(self))  # type: ignore[attr-defined]
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        self.batch = inputs
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         if not torch.isfinite(loss):
-            folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
-            raise not_finite(folder, inputs, f"loss {float(loss)} at step {self.state.global_step}")  # type: ignore[attr-defined]
+            raise self.stopped(f"loss {float(loss)}")
         return loss
+
+    def stopped(self, what: str) -> UserError:
+        """The error that names the saved batch."""
+        folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
+        return not_finite(folder, self.batch, f"{what} at step {self.state.global_step}")  # type: ignore[attr-defined]
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        step = self.state.global_step  # type: ignore[attr-defined]
+        with saving(Path(self.args.output_dir) / f"checkpoint-{step}"):  # type: ignore[attr-defined]
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+
+
+class FiniteGradient(TrainerCallback):
+    """Stops before an optimizer step whose gradient is not finite: a finite loss can have one."""
+
+    def __init__(self, trainer: CarefulTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise self.trainer.stopped("gradient that is not finite")
 
 
 def last_checkpoint(folder: Path) -> str | None:

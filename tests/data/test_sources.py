@@ -388,6 +388,13 @@ def test_prompts_keep_extras_and_drop_only_taken_duplicates() -> None:
     assert all_of(asked) == [{"prompt": [ASK]}, {"prompt": [waiting]}, {"prompt": [YES, ASK]}]
 
 
+def test_a_split_of_a_single_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "p"}\n')
+    with pytest.raises(UserError, match=r"is one file, and split=test chooses.*Leave split out"):
+        load_rows(str(file), split="test")
+
+
 # Splits, limits, hashes
 
 
@@ -395,7 +402,8 @@ def many(n: int = 60) -> Dataset:
     return table(*({"prompt": f"question {i % (n // 2)}", "completion": f"answer {i}"} for i in range(n)))
 
 
-@pytest.mark.parametrize(("heldout", "size"), [(7, 7), (0.1, 3), (0.5, 15), (29, 29)])
+@pytest.mark.parametrize(("heldout", "size"), [(7, 7), (0.1, 2), (0.5, 13), (29, 29)])
+# Sizes of the fractions: the hashes of the command in the next test that are below 1999... and 8000... .
 def test_split_is_disjoint_and_of_the_size_asked(heldout: int | float, size: int) -> None:
     train, held = split_by_prompt(many(), heldout=heldout, seed=0)
     assert len(set(held["prompt"])) == size
@@ -411,6 +419,20 @@ def test_split_depends_on_seed_and_prompt_alone() -> None:
     # for i in $(seq 0 29); do printf '0\n"question %s"' $i | sha256sum | sed "s/-/$i/"; done | sort | head -4
     _, first = split_by_prompt(many(), heldout=4, seed=0)
     assert set(first["prompt"]) == {f"question {i}" for i in (7, 27, 23, 21)}
+
+
+def test_a_fraction_decides_each_prompt_alone_whatever_other_prompts_there_are() -> None:
+    """What evaluation holds out of one data set was in no stage's training rows, though these came from another."""
+    train_of_all, held_of_all = split_by_prompt(many(), heldout=0.3, seed=0)
+    part = many().filter(lambda row: int(row["completion"].split()[1]) % 30 < 13)
+    train, held = split_by_prompt(part, heldout=0.3, seed=0)
+    assert set(train["prompt"]) <= set(train_of_all["prompt"])
+    assert set(held["prompt"]) <= set(held_of_all["prompt"])
+
+
+def test_a_fraction_of_many_prompts_is_about_that_fraction() -> None:
+    _, held = split_by_prompt(many(4000), heldout=0.2, seed=3)
+    assert 340 < len(set(held["prompt"])) < 460  # 400, give or take 3.4 standard deviations
 
 
 def test_split_keeps_conversations_with_one_prompt_together() -> None:
@@ -438,6 +460,8 @@ def test_limits_nest_and_do_not_depend_on_order() -> None:
     assert large == [text for text in many()["completion"] if text in set(large)]
     assert set(limit_rows(many().select(range(59, -1, -1)), 5, seed=0)["completion"]) == set(small)
     assert set(limit_rows(many(), 5, seed=1)["completion"]) != set(small)
+    pairs = many().rename_column("completion", "chosen").add_column("rejected", ["no"] * 60)
+    assert set(limit_rows(pairs, 20, seed=0)["prompt"]) == set(limit_rows(many(), 20, seed=0)["prompt"])
     assert len(limit_rows(many(), None, seed=0)) == len(limit_rows(many(), 1000, seed=0)) == 60
     with pytest.raises(UserError, match="max_rows=0"):
         limit_rows(many(), 0, seed=0)

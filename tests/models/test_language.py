@@ -24,6 +24,7 @@ from transformers import (
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.language import (
+    check_length,
     completion_logits,
     disable_dropout,
     load_causal_lm,
@@ -166,6 +167,29 @@ def test_a_chat_template_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
+
+
+def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"model\.chat_template=.*none\.jinja can not be read"):
+        load_tokenizer(str(tmp_path), chat_template=str(tmp_path / "none.jinja"))
+
+
+@pytest.mark.parametrize("init", ["random", "pretrained"])
+def test_a_misspelt_field_of_the_models_configuration_is_refused(tmp_path: Path, init: str) -> None:
+    """transformers would keep it, and build a model of the default size."""
+    tokenizer = byte_tokenizer()
+    tiny_gpt2(n_layer=1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"model\.config has 'n_layers', .* did you mean 'n_layer'"):
+        load_causal_lm(str(tmp_path), tokenizer, config={"n_layers": 1}, init=init)
+    load_causal_lm(str(tmp_path), tokenizer, config={"num_hidden_layers": 1}, init=init)  # transformers' own other name
+
+
+def test_a_length_beyond_the_context_says_what_to_type() -> None:
+    model = tiny_gpt2()
+    check_length(model, 40, "sft.max_length")
+    with pytest.raises(UserError, match=r"sft\.max_length=41, .* 40 tokens; type sft\.max_length=40"):
+        check_length(model, 41, "sft.max_length")
 
 
 @pytest.mark.parametrize("init", ["pretrained", "random"])

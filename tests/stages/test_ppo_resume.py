@@ -2,13 +2,10 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from rlhf_lab.errors import UserError
 from rlhf_lab.models.scalar import token_values
 from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.training.checkpoint import checkpoints
+from tests.full_disk import files_of_at_most
 from tests.tiny_ppo import (
     PROMPTS,
     A,
@@ -194,17 +192,6 @@ def test_save_total_limit_keeps_the_newest(tmp_path: Path, limit: int | None, le
 
 
 # --- a full disk, a killed process -------------------------------------------------------------------------------
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Writing beyond this fails as on a full disk (Python ignores the signal that comes with it)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("num_bytes", [200, 6_000, 30_000])

@@ -1,17 +1,20 @@
 """Step 1 on TRL's trainer: what the labels cover, LoRA, length buckets, a loss that is not finite, resuming."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Trainer
 
 from rlhf_lab.config import SFTSection
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.sft import encode_demonstrations, fit_language_model
+from rlhf_lab.training.trainers import last_checkpoint
+from tests.full_disk import files_of_at_most
 from tests.tiny_ppo import tiny_policy, tiny_tokenizer
 
 ROWS = [{"prompt": "ab", "completion": "cd"}, {"prompt": "a", "completion": "b"}] * 16
@@ -24,7 +27,7 @@ def section(**changes: Any) -> SFTSection:
 
 def fit(folder: Path, rows: Dataset | None = None, model: Any = None, **changes: Any) -> dict[str, float]:
     tokenizer = tiny_tokenizer()
-    encoded = encode_demonstrations(Dataset.from_list(ROWS), tokenizer, 16) if rows is None else rows
+    encoded = encode_demonstrations(Dataset.from_list(ROWS), tokenizer, 16).rows if rows is None else rows
     return fit_language_model(
         tiny_policy() if model is None else model,
         tokenizer,
@@ -39,7 +42,7 @@ def fit(folder: Path, rows: Dataset | None = None, model: Any = None, **changes:
 
 def test_labels_cover_the_completion_and_its_eos_only() -> None:
     tokenizer = tiny_tokenizer()
-    row = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, 16)[0]
+    row = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, 16).rows[0]
     prompt = tokenizer("ab")["input_ids"]
     assert row["input_ids"][: len(prompt)] == prompt
     assert row["labels"][: len(prompt)] == [-100] * len(prompt)
@@ -49,8 +52,8 @@ def test_labels_cover_the_completion_and_its_eos_only() -> None:
 
 def test_a_long_demonstration_loses_the_start_of_its_prompt_first() -> None:
     tokenizer = tiny_tokenizer()
-    whole = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, 16)[0]
-    cut = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, len(whole["input_ids"]) - 1)[0]
+    whole = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, 16).rows[0]
+    cut = encode_demonstrations(Dataset.from_list(ROWS[:1]), tokenizer, len(whole["input_ids"]) - 1).rows[0]
     assert cut["input_ids"] == whole["input_ids"][1:]
     assert cut["labels"] == whole["labels"][1:]
 
@@ -81,6 +84,51 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_saves_the_batch(tmp
     with pytest.raises(UserError, match=r"not_finite_batch\.pt"):
         fit(tmp_path, model=model)
     assert "input_ids" in torch.load(tmp_path / "not_finite_batch.pt", weights_only=True)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step_too(tmp_path: Path) -> None:
+    """The loss is finite: the gradient alone is not."""
+    model = tiny_policy()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(UserError, match=r"gradient that is not finite at step 0: .*not_finite_batch\.pt"):
+        fit(tmp_path, model=model)
+    assert "input_ids" in torch.load(tmp_path / "not_finite_batch.pt", weights_only=True)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("num_bytes", [1_500, 9_000])
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_the_checkpoint_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    """Small limits fail in the configuration, larger ones in the weights; in a checkpoint, then at the very end."""
+    straight = fit(tmp_path / "straight", num_epochs=2, save_steps=2)
+    folder = tmp_path / "run"
+
+    def full(step: int, trainer: Any) -> Any:
+        return files_of_at_most(num_bytes) if trainer.state.global_step >= step else nullcontext()
+
+    def on_a_full_disk(trainer: Any, *args: Any, **kwargs: Any) -> None:
+        with full(6, trainer):
+            whole(trainer, *args, **kwargs)
+
+    whole = Trainer._save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_checkpoint", on_a_full_disk)
+        with pytest.raises(UserError, match=r"could not save .*checkpoint-6"):
+            fit(folder, num_epochs=2, save_steps=2)
+    assert Path(last_checkpoint(folder) or "").name == "checkpoint-4"
+
+    def at_the_end(model: Any, target: Any, **kwargs: Any) -> None:
+        with files_of_at_most(num_bytes) if Path(target) == folder else nullcontext():
+            saved(model, target, **kwargs)
+
+    saved = PreTrainedModel.save_pretrained
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", at_the_end)
+        with pytest.raises(UserError, match=r"could not save .*run: .*free some space"):
+            fit(folder, num_epochs=2, save_steps=2)
+    assert fit(folder, num_epochs=2, save_steps=2) == straight
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_path: Path) -> None:

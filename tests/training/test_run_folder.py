@@ -61,6 +61,10 @@ def test_continuing_keeps_what_was_done_and_the_first_command(tmp_path: Path, mo
         ("reward", "sft.num_epochs=1", "sft.num_epochs=3", "sft.num_epochs was 1.0 and is 3.0"),
         ("reward", "reward.num_epochs=1", "reward.num_epochs=3", "reward.num_epochs was 1.0 and is 3.0"),
         ("ppo", "ppo.kl_coef=0.1", "ppo.kl_coef=0.2", "ppo.kl_coef was 0.1 and is 0.2"),
+        # The reward model is normalised on samples drawn as PPO will draw them.
+        ("reward", "ppo.temperature=1", "ppo.temperature=0.7", "ppo.temperature was 1.0 and is 0.7"),
+        ("ppo", "ppo.temperature=1", "ppo.temperature=0.7", "ppo.temperature was 1.0 and is 0.7"),
+        ("reward", "ppo.stop_tokens=null", "ppo.stop_tokens=[5]", "ppo.stop_tokens was None and is [5]"),
     ],
 )
 def test_another_config_is_refused_with_both_values(
