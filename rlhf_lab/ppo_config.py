@@ -75,8 +75,8 @@ class PPOConfig(Section):
     """Step 3, and the `args` of `PPOTrainer`.
 
     One step is one PPO update: one rollout, `num_ppo_epochs` passes over it. Batch sizes count sequences over all
-    processes, except `micro_batch_size`, the most of one process at a time: it changes memory, never results. `save_steps`,
-    `eval_steps` and `logging_steps` count updates; 0 means never. Raises UserError for what can not work.
+    processes, except `micro_batch_size`, the most that a process takes at once: it changes memory, never results.
+    `save_steps`, `eval_steps` and `logging_steps` count updates; 0 means never. Raises UserError for what can not work.
     """
 
     RENAMED: ClassVar[dict[str, str]] = RENAMED
