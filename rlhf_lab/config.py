@@ -68,7 +68,7 @@ class DataSection(Section):
 
 
 class SFTSection(Section):
-    """Step 1. Batch sizes count sequences over all processes; `micro_batch_size` is the most a process takes at once."""
+    """Step 1. Batch sizes count sequences over all processes; `micro_batch_size`: the most a process takes at once."""
 
     learning_rate: Positive = 2e-5
     lr_scheduler_type: Schedule = "cosine"
@@ -89,7 +89,7 @@ class SFTSection(Section):
 
 
 class RewardSection(Section):
-    """Step 2. Batch sizes count pairs over all processes; `micro_batch_size` is the most a process takes at once."""
+    """Step 2. Batch sizes count pairs over all processes; `micro_batch_size`: the most a process takes at once."""
 
     learning_rate: Positive = 1e-5
     lr_scheduler_type: Schedule = "linear"

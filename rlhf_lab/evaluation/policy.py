@@ -19,9 +19,8 @@ from rlhf_lab.data.assistant.world import questions_by_prompt
 from rlhf_lab.data.batches import length_buckets, pad_right
 from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_text
 from rlhf_lab.evaluation.bootstrap import bootstrap_mean
-from rlhf_lab.functional import token_log_probs
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
-from rlhf_lab.models.language import completion_logits, load_causal_lm, load_tokenizer, stop_token_ids
+from rlhf_lab.models.language import completion_log_probs, load_causal_lm, load_tokenizer, stop_token_ids
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 from rlhf_lab.ppo_config import PPOConfig
 
@@ -140,9 +139,8 @@ def sequence_log_probs(
         tokens = pad_right([completion_ids[row] for row in rows], 0)
         starts = torch.tensor([len(prompt_ids[row]) for row in rows])
         lengths = torch.tensor([len(completion_ids[row]) for row in rows])
-        logits = completion_logits(model, ids, starts, tokens.shape[1])
         mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-        totals[rows] = token_log_probs(logits, tokens, temperature).where(mask, 0.0).sum(1)
+        totals[rows] = completion_log_probs(model, ids, starts, tokens, mask, temperature)[0].sum(1)
     return totals
 
 

@@ -10,33 +10,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2LMHeadModel
-from transformers.pytorch_utils import Conv1D
 
 from rlhf_lab.generation.eager import invert_cdf
+from rlhf_lab.models import lean_gpt2
+from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, norm, reading
 
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
 
 
 def fits(model: Any) -> bool:
     """Whether `model` is a plain GPT-2 in fp32 on a CPU, without adapters or rare attention settings."""
-    if type(model) is not GPT2LMHeadModel:
-        return False
-    config, weight = model.config, model.lm_head.weight
-    blocks = [(b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj) for b in model.transformer.h]
-    layers = [layer for block in blocks for layer in block]
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and all(type(layer) is Conv1D for layer in layers)
-        and type(model.lm_head) is nn.Linear
-        and type(model.transformer.wte) is nn.Embedding
-        and config.scale_attn_weights
-        and not config.scale_attn_by_inverse_layer_idx
-        and not config.add_cross_attention
-    )
+    return isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model)
 
 
 class LeanGPT2:
@@ -47,7 +33,6 @@ class LeanGPT2:
         self.blocks = list(trunk.h)
         self.tokens, self.positions, self.last_norm = trunk.wte.weight, trunk.wpe.weight, trunk.ln_f
         self.head = model.lm_head.weight
-        self.num_heads = config.n_head
         shape = (config.n_layer, 2, num_rows, config.n_head, num_columns, config.n_embd // config.n_head)
         self.cache = torch.empty(shape)
 
@@ -61,31 +46,23 @@ class LeanGPT2:
         `ids` and `positions` (B, n) stand in the columns from `start` on; `sees` (B, 1, n, start + n) bool says which
         columns each of them reads.
         """
-        x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
+        num_rows, n = ids.shape
+        every = Cells(None, (num_rows, n))
+        x = (F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)).view(num_rows * n, -1)
         for number, block in enumerate(self.blocks):
-            x = self._block(block, x, self.cache[number], start, sees)
-        return F.linear(_norm(self.last_norm, x[:, -1]), self.head)
+            x = block_output(block, x, every, self._attend(self.cache[number], start, sees))
+        return F.linear(norm(self.last_norm, x.view(num_rows, n, -1)[:, -1]), self.head)
 
-    def _block(self, block: Any, x: Tensor, cache: Tensor, start: int, sees: Tensor) -> Tensor:
-        num_rows, n, width = x.shape
-        flat = x.reshape(-1, width)
-        mixed = _conv(block.attn.c_attn, _norm(block.ln_1, flat))
-        q, k, v = mixed.view(num_rows, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        cache[0, :, :, start : start + n] = k
-        cache[1, :, :, start : start + n] = v
-        keys, values = cache[0, :, :, : start + n], cache[1, :, :, : start + n]
-        read = F.scaled_dot_product_attention(q, keys, values, attn_mask=sees)
-        flat = flat + _conv(block.attn.c_proj, read.transpose(1, 2).reshape(-1, width))
-        inner = block.mlp.act(_conv(block.mlp.c_fc, _norm(block.ln_2, flat)))
-        return (flat + _conv(block.mlp.c_proj, inner)).view(num_rows, n, width)
+    def _attend(self, cache: Tensor, start: int, sees: Tensor) -> Attend:
+        """Attention that writes the new keys and values down first."""
 
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            stop = start + q.shape[2]
+            cache[0, :, :, start:stop] = k
+            cache[1, :, :, start:stop] = v
+            return reading(sees)(q, cache[0, :, :, :stop], cache[1, :, :, :stop])
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def _conv(layer: Any, x: Tensor) -> Tensor:
-    return torch.addmm(layer.bias, x, layer.weight)
+        return attend
 
 
 @torch.no_grad()

@@ -12,11 +12,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import AdapterScalar
-from rlhf_lab.models.language import disable_dropout, make_room, not_loadable, use_fused_gelu
+from rlhf_lab.models.language import (
+    deciding_columns,
+    disable_dropout,
+    make_room,
+    not_loadable,
+    take_completion,
+    use_fused_gelu,
+)
+from rlhf_lab.models.lean_gpt2 import Cells
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
 
@@ -86,6 +100,17 @@ def token_values(model: Any, ids: Tensor) -> Tensor:
     return model.score(hidden).squeeze(-1).float() + getattr(model.config, SHIFT_KEY, 0.0)
 
 
+def completion_values(model: Any, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) values of the states before each completion token; arguments as in `completion_log_probs`."""
+    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model):
+        states = lean_gpt2.states_at(model.transformer, ids, deciding_columns(ids, prompt_lengths, mask))
+        values = model.score(states) + getattr(model.config, SHIFT_KEY, 0.0)
+        return Cells.of(mask).spread(values)[..., 0]
+    # What stands in the last column no value depends on: its state comes after the last token.
+    values = token_values(model, ids[:, : max(ids.shape[1] - 1, 1)])
+    return take_completion(values, prompt_lengths - 1, mask.shape[1])
+
+
 @torch.no_grad()
 def sequence_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, batch_size: int = 128) -> Tensor:
     """Scores (N,) of token sequences by the model's own forward, in batches of like length, in the given order.
@@ -102,8 +127,19 @@ def sequence_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]], 
         width = len(sequences[rows[-1]])
         padded = [[*sequences[row], *[pad] * (width - len(sequences[row]))] for row in rows]
         ids = torch.tensor(padded, device=device)
-        scores[rows] = model(input_ids=ids, use_cache=False).logits[:, 0].float()
+        scores[rows] = _scores(model, ids).float()
     return scores + getattr(model.config, SHIFT_KEY, 0.0)
+
+
+def _scores(model: Any, ids: Tensor) -> Tensor:
+    """(B,) scores of ids (B, L) that are padded on the right."""
+    if not isinstance(model, GPT2ForSequenceClassification) or not lean_gpt2.fits(model):
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits[:, 0]
+    columns = torch.arange(ids.shape[1])
+    ends = ((ids != model.config.pad_token_id) * columns).argmax(1)  # as transformers finds them
+    scores: Tensor = model.score(lean_gpt2.states_at(model.transformer, ids, columns == ends[:, None]))
+    return scores[:, 0]
 
 
 @torch.no_grad()

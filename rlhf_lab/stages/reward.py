@@ -16,7 +16,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import GPT2ForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from trl import RewardConfig, RewardTrainer
 
 from rlhf_lab.config import RewardSection
@@ -24,6 +25,7 @@ from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
 from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import Prompt, canonical_json, encode_completion, encode_prompt, prompt_key
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
+from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import has_adapter, take_adapter
 from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
@@ -133,6 +135,17 @@ class ComparisonTrainer(CarefulTrainer, RewardTrainer):
 
 def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
     """The model's output on a batch of `ComparisonCollator`, its logits (2 N, 1) the scores of both sides."""
+    rows, columns = batch["text_ends"].T
+    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model):
+        asked = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+        asked[rows, columns] = True
+        states = lean_gpt2.states_at(
+            model.transformer, batch["input_ids"], asked, positions=batch["position_ids"], sees=batch.get("sees")
+        )
+        place = (
+            asked.flatten().cumsum(0).view(asked.shape) - 1
+        )  # states come row by row, texts in an order of their own
+        return SequenceClassifierOutputWithPast(logits=head(states[place[rows, columns]])[batch["text_of_side"]])
     outputs = model(
         input_ids=batch["input_ids"],
         attention_mask=batch.get("sees", batch["attention_mask"]),
@@ -140,7 +153,6 @@ def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
         use_cache=False,
         output_hidden_states=True,
     )
-    rows, columns = batch["text_ends"].T
     outputs.logits = head(outputs.hidden_states[-1][rows, columns])[batch["text_of_side"]]
     outputs.hidden_states = None
     return outputs

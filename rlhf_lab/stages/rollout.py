@@ -6,19 +6,21 @@ minibatches are the same numbers on every process, however many there are.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from rlhf_lab.data.batches import length_buckets, pad_right
-from rlhf_lab.functional import token_entropy, token_log_probs
 from rlhf_lab.generation.sample import Completions
-from rlhf_lab.models.language import completion_logits, completion_logits_and_states, take_completion
-from rlhf_lab.models.scalar import ValueHead, token_values
+from rlhf_lab.models.language import completion_log_probs
+from rlhf_lab.models.scalar import ValueHead, completion_values
 from rlhf_lab.stages.scoring import Scores
 from rlhf_lab.training.run import Run
+
+Entropies: TypeAlias = Literal["none", "numbers", "with gradient"]
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,28 @@ class ActorCritic(nn.Module):
         self.critic = critic
 
     def forward(self, part: Rollout, temperature: float, with_entropy_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probs, entropies and values (B, T) of the rows in `part`."""
-        logits, values = logits_and_values(self.policy, self.critic, part)
-        log_probs = token_log_probs(logits, part.completion_ids, temperature)
-        with nullcontext() if with_entropy_gradient else torch.no_grad():
-            entropies = token_entropy(logits, temperature)
-        return log_probs, entropies, values
+        """Log-probs, entropies and values (B, T) of the rows in `part`, 0 on padding."""
+        entropies: Entropies = "with gradient" if with_entropy_gradient else "numbers"
+        return opinions(self.policy, self.critic, part, temperature, entropies)
 
 
-def logits_and_values(policy: nn.Module, critic: nn.Module, part: Rollout) -> tuple[Tensor, Tensor]:
-    """(B, T, V) logits and (B, T) values; in one pass where the critic is a head on the policy."""
-    if isinstance(critic, ValueHead):
-        num_tokens = part.completion_ids.shape[1]
-        logits, hidden = completion_logits_and_states(policy, part.ids, part.prompt_lengths, num_tokens)
-        return logits, critic(hidden)
-    return policy_logits(policy, part), completion_values(critic, part)
+def opinions(
+    policy: nn.Module, critic: nn.Module, part: Rollout, temperature: float, entropies: Entropies
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs and entropies of the policy, values of the critic; in one pass where the critic is a head on the
+    policy."""
+    head = critic if isinstance(critic, ValueHead) else None
+    log_probs, entropy, values = log_probs_of(policy, part, temperature, entropies=entropies, head=head)
+    if head is None:
+        values = completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
+    return log_probs, entropy, values
 
 
-def policy_logits(policy: nn.Module, part: Rollout) -> Tensor:
-    """(B, T, V) logits that decide each completion token."""
-    return completion_logits(policy, part.ids, part.prompt_lengths, part.completion_ids.shape[1])
-
-
-def completion_values(critic: nn.Module, part: Rollout) -> Tensor:
-    """(B, T) values of the states before each completion token."""
-    return take_completion(token_values(critic, part.ids), part.prompt_lengths - 1, part.completion_ids.shape[1])
+def log_probs_of(policy: nn.Module, part: Rollout, temperature: float, **more: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`completion_log_probs` of the rows in `part`."""
+    return completion_log_probs(
+        policy, part.ids, part.prompt_lengths, part.completion_ids, part.completion_mask, temperature, **more
+    )
 
 
 def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, scores: Scores, pad: int) -> Rollout:
@@ -132,13 +131,12 @@ def assess(
         part = rollout.rows(rows)
         num_tokens = part.completion_ids.shape[1]
         if critic is None:
-            logits = policy_logits(policy, part)
+            log_probs[rows, :num_tokens] = log_probs_of(policy, part, temperature)[0]
         else:
-            logits, values[rows, :num_tokens] = logits_and_values(policy, critic, part)
-        log_probs[rows, :num_tokens] = token_log_probs(logits, part.completion_ids, temperature)
+            found = opinions(policy, critic, part, temperature, "none")
+            log_probs[rows, :num_tokens], values[rows, :num_tokens] = found[0], found[2]
         with reference() as frozen:
-            logits = policy_logits(frozen, part)
-        ref_log_probs[rows, :num_tokens] = token_log_probs(logits, part.completion_ids, temperature)
+            ref_log_probs[rows, :num_tokens] = log_probs_of(frozen, part, temperature)[0]
     mask = rollout.completion_mask
     return replace(
         rollout,

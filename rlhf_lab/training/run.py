@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.training.memory import keep_freed_blocks
 from rlhf_lab.training.records import append_metrics
 
 
@@ -81,6 +82,7 @@ class Run:
         settings: Mapping[str, Any] | None = None,
     ):
         self.folder = folder
+        keep_freed_blocks()
         self.accelerator = make_accelerator(folder, bf16=bf16, report_to=report_to)
         refuse_untested(self.accelerator)
         if report_to:

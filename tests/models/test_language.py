@@ -25,7 +25,8 @@ from transformers import (
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.language import (
     check_length,
-    completion_logits,
+    completion_log_probs,
+    completion_logits_and_states,
     disable_dropout,
     load_causal_lm,
     load_tokenizer,
@@ -316,7 +317,9 @@ def test_completion_logits_are_those_of_a_plain_forward_over_each_row(name: str,
     width = max(map(len, rows)) + more_columns
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
     with torch.no_grad():
-        found = completion_logits(model, ids, torch.tensor(PROMPT_LENGTHS), max(COMPLETION_LENGTHS))
+        found, _ = completion_logits_and_states(
+            model, ids, torch.tensor(PROMPT_LENGTHS), max(COMPLETION_LENGTHS), with_states=False
+        )
     assert found.shape == (len(rows), max(COMPLETION_LENGTHS), VOCAB)
     for b, (row, start, length) in enumerate(zip(rows, PROMPT_LENGTHS, COMPLETION_LENGTHS, strict=True)):
         alone = logits_of(model, torch.tensor([row]))[0]
@@ -337,20 +340,22 @@ def test_log_probs_of_a_completion_are_minus_the_loss_of_transformers(name: str)
     )
     with torch.no_grad():
         loss = float(model(input_ids=ids, labels=labels).loss)
-        logits = completion_logits(model, ids, torch.tensor(PROMPT_LENGTHS), max(COMPLETION_LENGTHS))
-    picked = [
-        float(logits[b, t].log_softmax(-1)[row[start + t]])
-        for b, (row, start) in enumerate(zip(rows, PROMPT_LENGTHS, strict=True))
-        for t in range(len(row) - start)
-    ]
-    assert math.isclose(-sum(picked) / len(picked), loss, rel_tol=1e-5)
+        starts, lengths = torch.tensor(PROMPT_LENGTHS), torch.tensor(COMPLETION_LENGTHS)
+        mask = torch.arange(max(COMPLETION_LENGTHS)) < lengths[:, None]
+        tokens = take_completion(ids, starts, mask.shape[1])
+        log_probs, entropies, _ = completion_log_probs(model, ids, starts, tokens, mask, 1.0, entropies="numbers")
+    assert math.isclose(-float(log_probs.sum()) / int(mask.sum()), loss, rel_tol=1e-5)
+    assert not log_probs[~mask].any()
+    alone = torch.distributions.Categorical(logits=logits_of(model, torch.tensor(rows[:1]))[0]).entropy()
+    first = entropies[0, : COMPLETION_LENGTHS[0]]
+    torch.testing.assert_close(first, alone[PROMPT_LENGTHS[0] - 1 : -1], atol=1e-5, rtol=1e-5)
 
 
 def test_the_head_runs_on_completion_columns_only() -> None:
     model, widths = tiny_gpt2(), []
     model.lm_head.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].shape[1]))
     with torch.no_grad():
-        completion_logits(model, some_ids(2, 30), torch.tensor([20, 22]), 8)
+        completion_logits_and_states(model, some_ids(2, 30), torch.tensor([20, 22]), 8, with_states=False)
     assert widths == [10], "columns 19 to 28"
 
 
