@@ -20,9 +20,12 @@ Attend = Callable[
 ]  # queries, keys, values (B, heads, L, D / heads) to (B, heads, L, ..)
 
 
-def fits(model: Any) -> bool:
+def fits(model: Any, *, replaced_forward: bool = False) -> bool:
     """Whether `model` is a plain GPT-2, with a language or a score head, in fp32 on a CPU: no adapters, hooks, replaced
-    forwards, dropout, checkpointing or rare attention settings."""
+    forwards, dropout, checkpointing or rare attention settings.
+
+    `replaced_forward` lets the model's own forward (not its modules') be another one that gives the same numbers.
+    """
     if type(model) not in (GPT2LMHeadModel, GPT2ForSequenceClassification):
         return False
     trunk, config, weight = model.transformer, model.config, model.transformer.wte.weight
@@ -40,7 +43,7 @@ def fits(model: Any) -> bool:
         and type(model.lm_head if type(model) is GPT2LMHeadModel else model.score) is nn.Linear
         and all(type(layer) is Conv1D for block in trunk.h for layer in _layers(block))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
-        and not any("forward" in vars(module) for module in modules)
+        and not any("forward" in vars(module) for module in modules if not (replaced_forward and module is model))
         and not any(module.p > 0 and module.training for module in modules if isinstance(module, nn.Dropout))
     )
 

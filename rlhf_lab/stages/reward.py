@@ -50,7 +50,7 @@ def encode_pairs(
     Of a prompt that is too long the start is cut, or as told; never EOS, at which the score is read.
     """
     encode = PairEncoder(tokenizer)
-    pairs = [encode(row) for row in rows]
+    pairs = [encode(row) for row in rows.to_list()]  # rows of Arrow one by one would take longer than their tokens
     fit = fit_rows(
         [len(pair.prompt) for pair in pairs],
         [max(len(pair.chosen), len(pair.rejected)) for pair in pairs],

@@ -5,9 +5,11 @@ model of the embedded default is pretrained by the same trainer (`stages/base.py
 """
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
+from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
@@ -15,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from rlhf_lab.config import SFTSection
 from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import encode_completion, encode_prompt
+from rlhf_lab.models import lean_gpt2
 from rlhf_lab.training.checkpoint import saving
 from rlhf_lab.training.trainers import CarefulTrainer, MetricsFile, last_checkpoint, shared_arguments
 
@@ -22,7 +25,19 @@ ADAPTER = "adapter"  # folder of the adapter that a shared base wants, beside th
 
 
 class LanguageModelTrainer(CarefulTrainer, SFTTrainer):
-    """TRL's trainer, careful about losses, gradients and disks."""
+    """TRL's trainer, careful about losses, gradients and disks; small GPT-2s on a CPU train by the lean forward."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        # TRL puts a forward that applies the head in chunks in the place of the model's own.
+        if not (model.training and lean_gpt2.fits(model, replaced_forward=True)):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = F.pad(inputs["labels"][:, 1:], (0, 1), value=-100)  # what the next token should be
+        asked = labels != -100
+        states = lean_gpt2.states_at(model.transformer, inputs["input_ids"], asked)
+        loss = F.cross_entropy(F.linear(states, model.lm_head.weight), labels[asked], reduction="sum")
+        return loss / (asked.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def encode_demonstrations(
@@ -34,8 +49,9 @@ def encode_demonstrations(
     context: int | None = None,
 ) -> Encoded:
     """`input_ids` and `labels` (-100 on the prompt); of a prompt that is too long the start is cut, or as told."""
-    prompts = [encode_prompt(tokenizer, row["prompt"]) for row in rows]
-    answers = [encode_completion(tokenizer, row["prompt"], row["completion"]) for row in rows]
+    given = rows.to_list()  # rows of Arrow one by one would take longer than their tokens
+    prompts = [encode_prompt(tokenizer, row["prompt"]) for row in given]
+    answers = [encode_completion(tokenizer, row["prompt"], row["completion"]) for row in given]
     fit = fit_rows(
         [len(ids) for ids in prompts],
         [len(ids) for ids in answers],

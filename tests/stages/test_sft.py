@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, T
 
 from rlhf_lab.config import SFTSection
 from rlhf_lab.errors import UserError
+from rlhf_lab.models.language import disable_dropout
 from rlhf_lab.stages.sft import encode_demonstrations, fit_language_model
 from rlhf_lab.training.trainers import last_checkpoint
 from tests.full_disk import files_of_at_most
@@ -157,3 +158,27 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_pat
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
     assert AutoTokenizer.from_pretrained(folder).pad_token_id != AutoTokenizer.from_pretrained(folder).eos_token_id
+
+
+def test_the_lean_forward_trains_as_transformers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loss and weights after some steps, with and without accumulation, whichever forward made them."""
+    from rlhf_lab.models import lean_gpt2
+
+    passes: list[int] = []
+    states_at = lean_gpt2.states_at
+    monkeypatch.setattr(lean_gpt2, "states_at", lambda *given: (passes.append(1), states_at(*given))[1])
+    for micro_batch_size in (8, 4):
+        found = {}
+        for name in ("lean", "plain"):
+            model, folder = tiny_policy(), tmp_path / f"{name}{micro_batch_size}"
+            disable_dropout(model)
+            with monkeypatch.context() as patch:
+                if name == "plain":
+                    patch.setattr(lean_gpt2, "fits", lambda model, **settings: False)
+                fit(folder, model=model, micro_batch_size=micro_batch_size)
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            found[name] = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)], model.state_dict()
+        assert found["lean"][0] == pytest.approx(found["plain"][0], abs=1e-5)
+        for key, weight in found["plain"][1].items():
+            torch.testing.assert_close(found["lean"][1][key], weight, atol=2e-5, rtol=1e-4)
+    assert len(passes) == 4 + 8, "micro-batches of the two lean runs"
