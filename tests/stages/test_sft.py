@@ -161,7 +161,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_pat
 
 
 def test_the_lean_forward_trains_as_transformers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same loss and weights after some steps, with and without accumulation, whichever forward made them."""
+    """The same losses and model after some steps, with and without accumulation, whichever forward made them."""
     from rlhf_lab.models import lean_gpt2
 
     passes: list[int] = []
@@ -177,8 +177,11 @@ def test_the_lean_forward_trains_as_transformers_does(tmp_path: Path, monkeypatc
                     patch.setattr(lean_gpt2, "fits", lambda model, **settings: False)
                 fit(folder, model=model, micro_batch_size=micro_batch_size)
             lines = (folder / "metrics.jsonl").read_text().splitlines()
-            found[name] = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)], model.state_dict()
+            found[name] = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)], model
         assert found["lean"][0] == pytest.approx(found["plain"][0], abs=1e-5)
-        for key, weight in found["plain"][1].items():
-            torch.testing.assert_close(found["lean"][1][key], weight, atol=2e-5, rtol=1e-4)
+        # Not weights: Adam makes whole steps of the rounding in gradients that are 0, such as that of a key's bias.
+        ids = torch.arange(2, 10)[None]
+        with torch.no_grad():
+            logits = {name: model(input_ids=ids).logits for name, (_, model) in found.items()}
+        torch.testing.assert_close(logits["lean"], logits["plain"], atol=1e-3, rtol=1e-3)
     assert len(passes) == 4 + 8, "micro-batches of the two lean runs"
