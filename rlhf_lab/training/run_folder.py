@@ -90,15 +90,22 @@ def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
     if not begun:
         return
     then = yaml.safe_load(path.read_text(encoding="utf-8"))
-    now = experiment.model_dump()
+    now, defaults = experiment.model_dump(), Experiment().model_dump()
     sections = {section for stage in begun for section in RESTS_ON[stage]}
     if changes := [
-        change for section in sorted(sections) for change in _changes(section, then.get(section), now[section])
+        change
+        for section in sorted(sections)
+        for change in _changes(section, _completed(then.get(section), defaults[section]), now[section])
     ]:
         raise UserError(
             f"{folder} was begun with another config: {'; '.join(changes)}. To continue it, give the old values; to "
             f"start a new run, type name=another_name; to begin this one afresh, delete {folder}"
         )
+
+
+def _completed(then: Any, defaults: Any) -> Any:
+    """A section as an older version wrote it, with today's default for each key that it did not know."""
+    return {**defaults, **then} if isinstance(then, dict) and isinstance(defaults, dict) else then
 
 
 def _has_begun(folder: Path, stage: str) -> bool:
