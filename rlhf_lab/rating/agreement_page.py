@@ -1,6 +1,7 @@
 """The findings as text: for the agreement page, and for `rlhf-lab rate --report` in a terminal."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -111,19 +112,19 @@ def print_findings(found: Findings) -> None:
 
 
 def percent(interval: Interval) -> str:
-    return _interval(interval, lambda x: f"{100 * x:.0f} %")
+    return _interval(interval, lambda x: f"{100 * x:.0f}", " %")
 
 
 def number(interval: Interval) -> str:
-    return _interval(interval, lambda x: f"{x:.2f}")
+    return _interval(interval, lambda x: f"{x:.2f}".replace("-", "−"), "")
 
 
-def _interval(interval: Interval, written: Any) -> str:
+def _interval(interval: Interval, written: Callable[[float], str], unit: str) -> str:
     if not math.isfinite(interval.value):
         return DASH
     if not math.isfinite(interval.low):
-        return str(written(interval.value))
-    return f"{written(interval.value)} [{written(interval.low)}, {written(interval.high)}]"
+        return f"{written(interval.value)}{unit}"
+    return f"{written(interval.value)}{unit} [{written(interval.low)}, {written(interval.high)}]"
 
 
 def bar(interval: Interval) -> dict[str, float] | None:
