@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--raters", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--pause", type=float, default=0.0, help="mean seconds that a rater looks at a pair")
-    parser.add_argument("--pairs", type=int, default=50_000)
+    parser.add_argument("--pairs", type=int, default=20_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         store = Store(votes_path(Path(name) / "load"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rlhf_lab.rating.assignment import Plan
 from rlhf_lab.rating.store import Store, votes_path
 from rlhf_lab.training.records import read_json, read_jsonl, read_run
 from rlhf_lab.training.run_folder import open_run_folder
-from tests.rating.desk import some_pairs
+from tests.rating.desk import request, some_pairs
 from tests.test_pipeline import SMALL, invoke
 
 ROOT = Path(__file__).parents[1]
@@ -239,3 +240,35 @@ def test_the_command_serves_the_pairs_of_a_file_and_help_loads_neither_torch_nor
     assert re.fullmatch(r"  rater: http://127\.0\.0\.1:\d+/enter\?token=[\w-]{43}\n", lines[2])
     with sqlite3.connect(votes_path(tmp_path / "mine")) as db:
         assert db.execute("SELECT count(*) FROM pair").fetchone() == (3,)
+
+
+@pytest.mark.slow
+def test_from_a_finished_run_over_twenty_votes_to_a_report_that_says_what_changed(tmp_path: Path) -> None:
+    """Run, rate twenty pairs over HTTP, train the reward model on them and the simulated ones, PPO, report."""
+    pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
+    invoke("run", f"runs_dir={tmp_path}", "name=first", *SMALL)
+    before = read_run(tmp_path / "first")
+    command = [sys.executable, "-m", "rlhf_lab", "rate", str(tmp_path / "first"), "--port", "0", "--num-pairs", "20"]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        link = next(
+            found for line in server.stdout or () if (found := re.search(r"http://127.0.0.1:(\d+)(/\S+)", line))
+        )
+        port = int(link[1])
+        cookie = request(port, "GET", link[2]).headers["set-cookie"].partition(";")[0]
+        state = request(port, "GET", "/api/next", cookie=cookie).json()
+        while state["pair"]:
+            body = {"presentation": state["pair"]["presentation"], "turn": 0, "outcome": "left", "seconds": 3}
+            state = request(port, "POST", "/api/vote", body=body, cookie=cookie).json()
+    finally:
+        server.send_signal(signal.SIGINT)
+        rest = server.communicate(timeout=30)[0]
+    assert "this run's reward model is trained, so type: rlhf-lab rate" in flat(rest)
+    assert server.returncode == 0
+    invoke("rate", str(tmp_path / "first"), "--new-run", "second")
+    invoke("run", str(tmp_path / "second"))
+    assert read_run(tmp_path / "first") == before, "the first run is as it was"
+    facts = read_run(tmp_path / "second")["stages"]
+    assert facts["reward"]["data"]["raters"]["human"] == 20
+    assert facts["ppo"]["num_updates"] == before["stages"]["ppo"]["num_updates"]
+    assert "20 votes by 1 person" in flat((tmp_path / "second" / "report.html").read_text(encoding="utf-8"))

@@ -116,21 +116,25 @@ def create_app(
     @app.post("/api/vote")
     def vote(request: Request, body: Annotated[VoteBody, Body()]) -> JSONResponse:
         who = rater(request)
-        counted = store.vote(
-            who,
-            body.presentation,
-            turn=body.turn,
-            outcome=body.outcome,
-            strength=body.strength if body.outcome in DECISIVE else None,
-            seconds=body.seconds,
-        )
-        return JSONResponse({"counted": counted, **state_of(store, who)})
+        with store.writing():
+            counted = store.vote(
+                who,
+                body.presentation,
+                turn=body.turn,
+                outcome=body.outcome,
+                strength=body.strength if body.outcome in DECISIVE else None,
+                seconds=body.seconds,
+            )
+            state = state_of(store, who)
+        return JSONResponse({"counted": counted, **state})
 
     @app.post("/api/undo")
     def undo(request: Request, body: Annotated[UndoBody, Body()]) -> JSONResponse:
         who = rater(request)
-        undone = store.undo(who, body.presentation, turn=body.turn)
-        return JSONResponse({"undone": undone, **state_of(store, who)})
+        with store.writing():
+            undone = store.undo(who, body.presentation, turn=body.turn)
+            state = state_of(store, who)
+        return JSONResponse({"undone": undone, **state})
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:

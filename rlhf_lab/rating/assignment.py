@@ -64,15 +64,16 @@ def _held(db: sqlite3.Connection, plan: Plan, moment: Moment) -> str | None:
     """What is open for this rater: after a refresh the same pair, after an undo the one that was taken back."""
     rows = db.execute(
         "SELECT p.id, p.pair, purpose, lease_ends, num_votes, num_events FROM presentation p"
-        " JOIN pair ON pair.id = p.pair WHERE rater = ? AND state = 'open' ORDER BY opened DESC, p.rowid DESC",
+        " JOIN pair ON pair.id = p.pair WHERE rater = ? AND state = 'open' ORDER BY changed DESC, p.rowid DESC",
         (moment.rater,),
     ).fetchall()
     for row in rows:
         others = _leases_of_others(db, row["pair"], moment)
         is_wanted = row["purpose"] != "main" or row["num_votes"] + others < plan.raters_per_pair
         if row["lease_ends"] > moment.now or is_wanted:
-            ends = moment.now + plan.lease_seconds
-            db.execute("UPDATE presentation SET lease_ends = ? WHERE id = ?", (ends, row["id"]))
+            if row["lease_ends"] < moment.now + plan.lease_seconds / 2:
+                ends = moment.now + plan.lease_seconds
+                db.execute("UPDATE presentation SET lease_ends = ? WHERE id = ?", (ends, row["id"]))
             return str(row["id"])
         db.execute("UPDATE presentation SET state = 'lapsed' WHERE id = ?", (row["id"],))
     return None
@@ -130,7 +131,7 @@ def _present(
     side = moment.sides.random() < 0.5 if swapped is None else swapped
     name = secrets.token_urlsafe(15)  # says nothing about the pair, and can not be guessed from another
     db.execute(
-        "INSERT INTO presentation (id, pair, rater, purpose, swapped, state, opened, created, lease_ends)"
+        "INSERT INTO presentation (id, pair, rater, purpose, swapped, state, changed, created, lease_ends)"
         " VALUES (?, ?, ?, ?, ?, 'open', (SELECT coalesce(max(id), 0) FROM event), ?, ?)",
         (name, pair, moment.rater, purpose, int(side), moment.now, moment.now + plan.lease_seconds),
     )

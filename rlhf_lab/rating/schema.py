@@ -32,11 +32,11 @@ CREATE TABLE presentation (
     swapped INTEGER NOT NULL CHECK (swapped IN (0, 1)),                      -- 1: the second stands on the left
     state TEXT NOT NULL CHECK (state IN ('open', 'voted', 'lapsed')),
     num_events INTEGER NOT NULL DEFAULT 0,
-    opened INTEGER NOT NULL,                   -- the newest event then: clocks can stand still or go back
+    changed INTEGER NOT NULL,                  -- the newest event then: clocks can stand still or go back
     created REAL NOT NULL, lease_ends REAL NOT NULL,
     UNIQUE (pair, rater, purpose)
 ) STRICT;
-CREATE INDEX presentation_of_rater ON presentation (rater, state, opened);
+CREATE INDEX presentation_of_rater ON presentation (rater, state, changed);
 CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     presentation TEXT NOT NULL REFERENCES presentation,

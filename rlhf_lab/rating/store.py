@@ -91,8 +91,14 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it or nothing. SQLite's own errors come out as UserError."""
+        """One transaction: all of it or nothing. SQLite's own errors come out as UserError.
+
+        Inside another one it is part of that: a vote and the next pair are one transaction, and one wait for the disk.
+        """
         with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
@@ -207,13 +213,14 @@ class Store:
             now = self.clock()
             if seconds is not None:  # the page's clock can be wrong, but not by more than all the time there was
                 seconds = min(max(seconds, 0.0), max(now - row["created"], 0.0))
-            db.execute(
+            event = db.execute(
                 "INSERT INTO event (presentation, turn, kind, outcome, strength, seconds, at)"
                 " VALUES (?, ?, 'vote', ?, ?, ?, ?)",
                 (presentation, turn, outcome, strength, seconds, now),
-            )
+            ).lastrowid
             db.execute(
-                "UPDATE presentation SET state = 'voted', num_events = num_events + 1 WHERE id = ?", (presentation,)
+                "UPDATE presentation SET state = 'voted', num_events = num_events + 1, changed = ? WHERE id = ?",
+                (event, presentation),
             )
             self._count(db, row["pair"], row["purpose"], row["kind"], outcome, 1)
             return True
@@ -228,14 +235,14 @@ class Store:
                 "SELECT outcome FROM event WHERE presentation = ? AND turn = ?", (presentation, turn)
             ).fetchone()
             now = self.clock()
-            undone = db.execute(
+            event = db.execute(
                 "INSERT INTO event (presentation, turn, kind, at) VALUES (?, ?, 'undo', ?)",
                 (presentation, turn + 1, now),
             ).lastrowid
             db.execute(
-                "UPDATE presentation SET state = 'open', num_events = num_events + 1, opened = ?, lease_ends = ?"
+                "UPDATE presentation SET state = 'open', num_events = num_events + 1, changed = ?, lease_ends = ?"
                 " WHERE id = ?",
-                (undone, now + self.plan.lease_seconds, presentation),
+                (event, now + self.plan.lease_seconds, presentation),
             )
             self._count(db, row["pair"], row["purpose"], row["kind"], outcome, -1)
             return True
@@ -245,7 +252,7 @@ class Store:
             row = db.execute(
                 "SELECT p.id, e.turn, e.outcome, e.strength FROM presentation p"
                 " JOIN event e ON e.presentation = p.id AND e.turn = p.num_events - 1"
-                " WHERE p.rater = ? AND p.state = 'voted' ORDER BY e.id DESC LIMIT 1",
+                " WHERE p.rater = ? AND p.state = 'voted' ORDER BY p.changed DESC LIMIT 1",
                 (rater,),
             ).fetchone()
         return LastVote(row["id"], row["turn"], row["outcome"], row["strength"]) if row else None
@@ -260,8 +267,8 @@ class Store:
             )
             left = counts.get("open", 0) + max(assignment.num_waiting(db, self.plan, rater), 0)
             recent = db.execute(
-                "SELECT seconds FROM presentation p JOIN event e ON e.presentation = p.id"
-                " WHERE p.rater = ? AND seconds IS NOT NULL ORDER BY e.id DESC LIMIT 25",
+                "SELECT seconds FROM presentation p JOIN event e ON e.presentation = p.id AND e.turn = p.num_events - 1"
+                " WHERE p.rater = ? AND p.state = 'voted' AND seconds IS NOT NULL ORDER BY p.changed DESC LIMIT 25",
                 (rater,),
             ).fetchall()
         pace = median([row["seconds"] for row in recent])
@@ -314,7 +321,7 @@ class Store:
         name, now = secrets.token_urlsafe(15), self.clock()
         added = db.execute(
             "INSERT OR IGNORE INTO presentation"
-            " (id, pair, rater, purpose, swapped, state, num_events, opened, created, lease_ends)"
+            " (id, pair, rater, purpose, swapped, state, num_events, changed, created, lease_ends)"
             " VALUES (?, ?, ?, ?, 0, 'voted', 1, 0, ?, ?)",
             (name, pair, rater, purpose, now, now),
         ).rowcount

@@ -17,7 +17,11 @@ from .text import DASH, count, entry, escaped, finite, number, percent
 
 SIMULATED_SENTENCE = "Comparisons by simulated raters; no person rated these."
 
-VOTERS = {"human": "people", "simulated": "simulated raters", "imported": "raters of imported files"}
+VOTERS = {
+    "human": ("person", "people"),
+    "simulated": ("simulated rater", "simulated raters"),
+    "imported": ("rater of an imported file", "raters of imported files"),
+}
 
 
 def rater_kinds(data: RunData) -> Counter[str]:
@@ -76,6 +80,11 @@ def reward_model(data: RunData) -> str:
     return f"{head}{sentence}{votes(data)}{measured}</section>"
 
 
+def voters(kind: str, number: float | None) -> str:
+    one, several = VOTERS.get(kind, (escaped(kind), escaped(kind)))
+    return one if number == 1 else several
+
+
 def votes(data: RunData) -> str:
     """What `rlhf-lab rate` collected, how far raters agree, and what is wrong with it; "" where it took no part."""
     told = entry(data.run, "stages", "reward", "data", "votes")
@@ -83,7 +92,7 @@ def votes(data: RunData) -> str:
         return ""
     by_kind, raters = entry(told, "by_kind"), entry(told, "raters_by_kind")
     kinds = [
-        f"{count(number)} votes by {count(entry(raters, kind))} {VOTERS.get(kind, escaped(kind))}"
+        f"{count(number)} votes by {count(entry(raters, kind))} {voters(kind, finite(entry(raters, kind)))}"
         for kind, number in (by_kind.items() if isinstance(by_kind, dict) else ())
     ]
     agreement, alpha = (estimate(entry(told, key)) for key in ("agreement", "alpha"))
