@@ -84,6 +84,7 @@ class Store:
         self.sides = sides or random.SystemRandom()
         self._db = schema.connect(path, busy_seconds=busy_seconds)
         self._lock = threading.RLock()
+        self._is_writing = False
 
     def close(self) -> None:
         with self._lock:
@@ -96,11 +97,12 @@ class Store:
         Inside another one it is part of that: a vote and the next pair are one transaction, and one wait for the disk.
         """
         with self._lock:
-            if self._db.in_transaction:
+            if self._is_writing:
                 yield self._db
                 return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
+                self._is_writing = True
                 try:
                     yield self._db
                     self._db.execute("COMMIT")
@@ -110,6 +112,8 @@ class Store:
                     raise
             except sqlite3.OperationalError as error:
                 raise schema.explained(error, self.path) from None
+            finally:
+                self._is_writing = False
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
