@@ -7,6 +7,7 @@
 Routes are plain functions: FastAPI runs them in threads, and the store takes one at a time.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlhf_lab.data.prompts import Prompt
+from rlhf_lab.errors import UserError
 from rlhf_lab.rating.agreement_page import page_values
 from rlhf_lab.rating.findings import findings
 from rlhf_lab.rating.guard import Guard
@@ -158,6 +160,11 @@ def create_app(
     @app.exception_handler(LockedError)
     def on_locked(request: Request, error: LockedError) -> Response:
         return refused(request, 503, "The votes are locked by another program, so this was not saved. Press again.")
+
+    @app.exception_handler(UserError)
+    def on_broken(request: Request, error: UserError) -> Response:
+        print(f"rlhf-lab rate: {error}", file=sys.stderr, flush=True)  # paths are for whoever runs this, not for raters
+        return refused(request, 503, "This could not be saved. Tell whoever runs this page; the terminal says why.")
 
     @app.exception_handler(RequestValidationError)
     def on_invalid(request: Request, error: RequestValidationError) -> Response:

@@ -116,8 +116,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged vote survives a power cut, not only kill -9
     connection.execute("PRAGMA foreign_keys = ON")
     _migrate(connection)
-    # A read-only file opens without complaint; this asks before anybody has voted
+    # A read-only file opens without complaint, and even begins a transaction; only writing tells, before anybody votes
     connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("ROLLBACK")
 
 

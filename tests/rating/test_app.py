@@ -14,7 +14,7 @@ import pytest
 from rlhf_lab.rating import sessions
 from rlhf_lab.rating.pairs import make_pair
 from rlhf_lab.rating.store import Store
-from tests.rating.desk import Plan, Served, desk, request, served, sign_in
+from tests.rating.desk import Plan, Served, desk, request, served, sign_in, some_pairs
 
 pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
 pytest.importorskip("uvicorn", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
@@ -186,6 +186,33 @@ def test_a_locked_database_is_said_and_the_same_press_works_later(page: Served) 
     assert "was not saved. Press again" in answer.json()["error"]
     other.execute("ROLLBACK")
     assert request(page.port, "POST", "/api/vote", body=body, cookie=cookie).json()["counted"] is True
+
+
+def test_a_disk_that_can_not_be_written_is_said_without_paths_and_the_page_goes_on(
+    page: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page.store.add_pairs(some_pairs(600))
+    cookie = sign_in(page, "ann")
+    pair = request(page.port, "GET", "/api/next", cookie=cookie).json()["pair"]
+    body = {"presentation": pair["presentation"], "turn": 0, "outcome": "left"}
+    with page.store.writing() as db:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")  # a full disk, as far as SQLite can tell
+    texts = []
+    for _ in range(600):
+        answer = request(page.port, "POST", "/api/vote", body=body, cookie=cookie)
+        if answer.status != 200:
+            break
+        texts.append(body["presentation"])
+        state = answer.json()
+        body = {"presentation": state["pair"]["presentation"], "turn": 0, "outcome": "left"}
+    assert answer.status == 503
+    assert str(page.store.path) not in answer.body
+    assert "disk is full" in capfd.readouterr().err
+    with page.store.reading() as db:
+        db.execute("PRAGMA max_page_count = 100000")
+    assert request(page.port, "POST", "/api/vote", body=body, cookie=cookie).json()["counted"] is True
+    assert len(page.store.votes()) == len(texts) + 1, "nothing that was acknowledged is lost"
 
 
 def test_the_same_vote_sent_many_times_at_once_counts_once(page: Served) -> None:

@@ -99,14 +99,15 @@ def test_a_folder_that_can_not_be_made_is_an_error_that_says_what_to_type(tmp_pa
         Store(tmp_path / "rating" / "votes.sqlite")
 
 
-def test_a_read_only_folder_is_refused_before_anybody_votes() -> None:
+@pytest.mark.parametrize("mode", [0o555, 0o777], ids=["the folder", "the file"])
+def test_what_is_read_only_is_refused_before_anybody_votes(mode: int) -> None:
     """Root may write anywhere, so as root the process gives up its rights once everything is imported."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = desk(folder)
         vote_good(store, store.rater("ann"))
         store.close()
-        folder.chmod(0o555)
+        folder.chmod(mode)
         store.path.chmod(0o444)
         code = (
             "import os, pathlib, sys; from rlhf_lab.rating.store import Store\n"

@@ -91,6 +91,20 @@ def test_undo_adds_an_event_and_shows_the_pair_again_with_the_same_sides(tmp_pat
     assert store.next(ann) == following, "what was open before comes back"
 
 
+def test_a_pair_whose_vote_was_taken_back_waits_for_a_vote_again(tmp_path: Path) -> None:
+    clock = Clock()
+    store = desk(tmp_path, 1, replace(PLAIN, lease_seconds=60), clock=clock)
+    ann, bob = store.rater("ann"), store.rater("bob")
+    vote_good(store, ann)
+    assert store.next(bob) is None
+    last = store.last_vote(ann)
+    assert last is not None
+    store.undo(ann, last.id, turn=last.turn)
+    assert store.next(bob) is None, "ann has it before her"
+    clock.now += 61
+    assert store.next(bob) is not None
+
+
 def test_events_can_be_neither_changed_nor_deleted(tmp_path: Path) -> None:
     store = desk(tmp_path)
     vote_good(store, store.rater("ann"))
