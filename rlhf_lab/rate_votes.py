@@ -22,10 +22,11 @@ from rlhf_lab.rating.outcomes import KINDS
 from rlhf_lab.rating.preference_rows import num_tied, preference_rows
 from rlhf_lab.rating.store import Store, votes_path
 from rlhf_lab.stages.experiment_data import StageData
-from rlhf_lab.training.records import read_run, record_stage, write_jsonl
+from rlhf_lab.training.records import read_jsonl, read_run, record_stage, write_jsonl
 from rlhf_lab.training.run import process_state
 from rlhf_lab.training.run_folder import open_run_folder
 
+USED = "votes.jsonl"  # the rows that the reward model was trained on, beside comparisons.jsonl
 COPIED = ("base", "sft", "comparisons")  # stages that a new run takes over
 
 
@@ -38,7 +39,7 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
             raise UserError(f"reward.votes=only, but there are no votes in {path}; type rlhf-lab rate first")
         return data
     store = Store(path)
-    rows = preference_rows(store, rows=section.vote_rows, ties=section.tied_votes)
+    rows = _rows_of_this_training(experiment, store)
     if not rows and section.votes == "only":
         raise UserError(f"reward.votes=only, but no vote in {path} prefers one side; type rlhf-lab rate to add some")
     if not rows:
@@ -46,16 +47,14 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
     told = facts_of_votes(findings(store), num_tied=num_tied(store), section=section.model_dump())
     store.close()
     if process_state().is_main_process:
-        write_jsonl(experiment.run_folder / "votes.jsonl", rows)
+        write_jsonl(experiment.run_folder / USED, rows)
     heldout_keys = {prompt_key(prompt) for prompt in data.heldout["prompt"]}
     heldout_votes = [row for row in rows if prompt_key(row["prompt"]) in heldout_keys]
     train_votes = [row for row in rows if prompt_key(row["prompt"]) not in heldout_keys]
     default = str(data.facts.get("rater") or "unknown")
     before = [] if section.votes == "only" else _plain(data.train, default)
-    train, heldout = (
-        before + _plain(train_votes, default),
-        _plain(data.heldout, default) + _plain(heldout_votes, default),
-    )
+    train = before + _plain(train_votes, default)
+    heldout = _plain(data.heldout, default) + _plain(heldout_votes, default)
     if not train:
         raise UserError(f"all votes in {path} are on held-out prompts, so reward.votes=only leaves nothing to train on")
     raters = Counter(row["rater"] for row in train + heldout)
@@ -71,6 +70,14 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
         "votes": told,
     }
     return StageData(_dataset(train), _dataset(heldout), facts)
+
+
+def _rows_of_this_training(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+    """Rows of the votes; of a training that was cut short, those that it began with, whoever voted since."""
+    begun = any((experiment.run_folder / "reward").glob("checkpoint-*"))
+    if begun:
+        return read_jsonl(experiment.run_folder / USED)
+    return preference_rows(store, rows=experiment.reward.vote_rows, ties=experiment.reward.tied_votes)
 
 
 def facts_of_votes(found: Findings, *, num_tied: int, section: dict[str, Any]) -> dict[str, Any]:

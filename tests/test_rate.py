@@ -10,17 +10,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from rlhf_lab.config import load_experiment
 from rlhf_lab.errors import UserError
+from rlhf_lab.rate_votes import with_votes
 from rlhf_lab.rating.assignment import Plan
 from rlhf_lab.rating.store import Store, votes_path
+from rlhf_lab.stages.experiment_data import StageData
 from rlhf_lab.training.records import read_json, read_jsonl, read_run
 from rlhf_lab.training.run_folder import open_run_folder
 from tests.rating.desk import request, some_pairs
 from tests.test_pipeline import SMALL, invoke
 
 ROOT = Path(__file__).parents[1]
+PLAIN_ROW = {"prompt": "q", "chosen": "a", "rejected": "b"}
 
 
 def flat(text: str) -> str:
@@ -140,6 +144,20 @@ def test_votes_only_and_votes_ignored(begun: Path, tmp_path: Path) -> None:
     invoke("reward", str(ignored), "reward.votes=ignore")
     assert "votes" not in read_run(ignored)["stages"]["reward"]["data"]
     assert not (ignored / "votes.jsonl").exists()
+
+
+def test_a_training_that_was_cut_short_goes_on_with_the_votes_that_it_began_with(begun: Path, tmp_path: Path) -> None:
+    folder = copied(begun, tmp_path)
+    experiment = load_experiment(folder / "config.yaml")
+    vote(folder, "ann", 5)
+    rows = StageData(*(Dataset.from_list([PLAIN_ROW, {**PLAIN_ROW, "prompt": "other"}]) for _ in range(2)), facts={})
+    first = with_votes(experiment, rows)
+    (folder / "reward" / "checkpoint-1").mkdir(parents=True)
+    vote(folder, "bob", 12)
+    again = with_votes(experiment, rows)
+    assert again.facts["sha256"] == first.facts["sha256"]
+    (folder / "reward" / "checkpoint-1").rmdir()
+    assert with_votes(experiment, rows).facts["sha256"] != first.facts["sha256"]
 
 
 def test_votes_only_without_votes_says_what_to_type(begun: Path, tmp_path: Path) -> None:

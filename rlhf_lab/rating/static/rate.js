@@ -20,8 +20,8 @@ function setReady(value) {
 }
 
 async function ask(path, body) {
-  const options = { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(WAIT) };
-  if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) }), (options.headers["Content-Type"] = "application/json");
+  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const options = { ...(body ? post : {}), signal: AbortSignal.timeout(WAIT) };
   let answer;
   try {
     answer = await fetch(path, options);
@@ -127,8 +127,12 @@ function onKey(event) {
 
 document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) hiddenAt = performance.now();
-  else if (hiddenAt !== null) (shownAt += performance.now() - hiddenAt), (hiddenAt = null);
+  if (document.hidden) {
+    hiddenAt = performance.now();
+  } else if (hiddenAt !== null) {
+    shownAt += performance.now() - hiddenAt;
+    hiddenAt = null;
+  }
 });
 for (const button of document.querySelectorAll("[data-outcome]")) {
   button.addEventListener("click", () => vote(button.dataset.outcome, button.dataset.strength || null));
