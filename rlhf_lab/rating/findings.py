@@ -36,6 +36,9 @@ FEW_PAIRS = 10  # below this many, agreement is not held against anybody
 LOW_ALPHA = 0.2
 FAST_SECONDS = 1.5
 UNLIKELY = 0.01
+# A rater who is right three times in four must not be told that chance does as well: 5 of 8 is warned about, 6 is not.
+MIN_CHECKS = 6
+LIKELY = 0.25
 
 
 @dataclass(frozen=True)
@@ -206,9 +209,9 @@ def _warnings_of_group(name: str, alpha: Interval, num_shared: int) -> list[str]
 def _warnings_of_one(rater: RaterFindings) -> list[str]:
     found = []
     gold, again, left, seconds = rater.gold, rater.consistent, rater.left, rater.median_seconds
-    if gold.whole >= 5 and chance_of_at_least(gold.part, gold.whole) > 0.1:
+    if gold.whole >= MIN_CHECKS and chance_of_at_least(gold.part, gold.whole) > LIKELY:
         found.append(f"answered {gold.part} of {gold.whole} gold questions as known, which chance does too")
-    if again.whole >= 5 and chance_of_at_least(again.part, again.whole) > 0.1:
+    if again.whole >= MIN_CHECKS and chance_of_at_least(again.part, again.whole) > LIKELY:
         found.append(f"said the same of {again.part} of {again.whole} repeated pairs, which chance does too")
     if left.p_value < UNLIKELY:
         found.append(f"chose the left side in {left.part} of {left.whole} votes (p = {left.p_value:.2g})")
