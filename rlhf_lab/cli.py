@@ -5,6 +5,7 @@ rlhf-lab ppo configs/hh_rlhf.yaml ppo.kl_coef=0.1
 """
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,16 @@ Settings = Annotated[
         help="A YAML file or the name of a shipped one (default: assistant), then settings that override it.",
     ),
 ]
+
+
+class Rows(Enum):
+    majority = "majority"
+    each = "each"
+
+
+class Ties(Enum):
+    drop = "drop"
+    both = "both"
 
 
 @app.command()
@@ -88,6 +99,69 @@ def chat(
     from rlhf_lab.chat import chat as talk
 
     talk(run_folder, temperature=temperature)
+
+
+@app.command()
+def rate(
+    settings: Settings = None,
+    rater: Annotated[list[str] | None, typer.Option(help="Who rates; give it once for each rater.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="A file of pairs instead of samples of the SFT model.")] = None,
+    num_pairs: Annotated[int, typer.Option(min=1, help="Pairs in all; those that are missing are sampled.")] = 50,
+    raters_per_pair: Annotated[int, typer.Option(min=1, help="How many different raters vote on a pair.")] = 1,
+    gold_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of gold questions.")] = 0.05,
+    repeat_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs that come again, swapped.")] = 0.05,
+    lease_minutes: Annotated[float, typer.Option(min=0.1, help="How long a pair is kept for whoever sees it.")] = 10,
+    guidelines: Annotated[str | None, typer.Option(help="A text file to show in place of our guidelines.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8642,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    open_to_network: Annotated[bool, typer.Option("--open-to-network", help="Allow another --host.")] = False,
+    public_name: Annotated[list[str] | None, typer.Option(help="Name under which browsers come, with --host.")] = None,
+    simulate: Annotated[int, typer.Option(min=0, help="Let this many simulated raters vote, and end.")] = 0,
+    report: Annotated[bool, typer.Option("--report", help="Print the agreement of the raters, and end.")] = False,
+    export: Annotated[str | None, typer.Option(help="Write the votes as TRL preference rows (jsonl), and end.")] = None,
+    rows: Annotated[Rows, typer.Option(help="With --export: one row a pair, or one row a vote.")] = Rows.majority,
+    ties: Annotated[Ties, typer.Option(help="With --export: drop ties, or a row in both directions.")] = Ties.drop,
+    import_: Annotated[str | None, typer.Option("--import", help="Add the votes of a TRL file, and end.")] = None,
+    new_run: Annotated[str | None, typer.Option(help="Begin a run from this SFT model and its votes, and end.")] = None,
+) -> None:
+    """Let people compare two answers, on a page in the browser; or report, export, import what they said."""
+    experiment = _experiment(settings)
+    from rlhf_lab import rate as rating
+    from rlhf_lab.rating.address import Address
+    from rlhf_lab.rating.assignment import Plan
+
+    actions = {
+        "--simulate": simulate,
+        "--report": report,
+        "--export": export,
+        "--import": import_,
+        "--new-run": new_run,
+    }
+    asked = [name for name, value in actions.items() if value]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} were given together; give one of them at a time")
+    plan = Plan(raters_per_pair, gold_rate, repeat_rate, 60 * lease_minutes)
+    if report:
+        rating.report(experiment)
+    elif export:
+        rating.export(experiment, export, rows=rows.value, ties=ties.value)
+    elif import_:
+        rating.import_file(experiment, import_)
+    elif new_run:
+        rating.begin_new_run(experiment, new_run)
+    elif simulate:
+        rating.simulate(experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, plan=plan)
+    else:
+        address = Address(host, port, open_to_network, tuple(public_name or ()))
+        rating.rate(
+            experiment,
+            raters=rater or [],
+            pairs=pairs,
+            num_pairs=num_pairs,
+            plan=plan,
+            address=address,
+            guidelines=guidelines,
+        )
 
 
 @app.command()

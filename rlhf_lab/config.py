@@ -102,6 +102,9 @@ class RewardSection(Section):
     max_grad_norm: Positive = 1.0
     center_rewards_coefficient: NotNegative = 0.0
     num_normalization_samples: Count = Field(512, description="samples of the reference policy to normalise on")
+    votes: Literal["add", "only", "ignore"] = Field("add", description="votes of `rlhf-lab rate` in the run folder")
+    vote_rows: Literal["majority", "each"] = Field("majority", description="one row a pair, or one row a vote")
+    tied_votes: Literal["drop", "both"] = Field("drop", description="a tied pair gives no row, or one each way")
     bf16: bool = False
     gradient_checkpointing: bool = False
     logging_steps: Count = 10

@@ -25,6 +25,7 @@ from rlhf_lab.evaluation.reward_model import evaluate_reward_model
 from rlhf_lab.models.adapters import SharedBase, give_adapter
 from rlhf_lab.models.language import check_length, context_of, load_causal_lm, load_tokenizer, read_template
 from rlhf_lab.models.scalar import load_scalar_model
+from rlhf_lab.rate_votes import with_votes
 from rlhf_lab.report import write_report
 from rlhf_lab.stages import comparisons, experiment_data
 from rlhf_lab.stages.base import pretrain_base
@@ -143,7 +144,9 @@ def reward(experiment: Experiment) -> dict[str, Any]:
     """Step 2."""
     set_seed(experiment.seed)
     folder = experiment.run_folder / "reward"
-    data = _comparisons(experiment)
+    data = with_votes(experiment, _comparisons(experiment))
+    for warning in data.facts.get("votes", {}).get("warnings", []):
+        say(f"reward  WARNING: {warning}")
     sft_folder = str(experiment.run_folder / "sft")
     tokenizer = load_tokenizer(sft_folder)
     if experiment.model.share_base:
@@ -178,7 +181,7 @@ def reward(experiment: Experiment) -> dict[str, Any]:
             data.heldout.select(heldout.fit.kept),
             max_length=experiment.reward.max_length,
             is_embedded=experiment.data.preferences == EMBEDDED,
-            rater=data.facts["rater"],
+            rater=data.facts.get("heldout_rater", data.facts["rater"]),
             rater_noise=experiment.data.rater_noise,
             num_bootstrap=experiment.evaluation.num_bootstrap,
             seed=experiment.seed,

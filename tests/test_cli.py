@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from rlhf_lab import cli, doctor
 
 COMMANDS = sorted(get_command(cli.app).commands)  # type: ignore[attr-defined]
-PROMISED = ["chat", "doctor", "evaluate", "ppo", "report", "reward", "run", "sft"]
-CONFIGURED = ["evaluate", "ppo", "report", "reward", "run", "sft"]
+PROMISED = ["chat", "doctor", "evaluate", "ppo", "rate", "report", "reward", "run", "sft"]
+CONFIGURED = ["evaluate", "ppo", "rate", "report", "reward", "run", "sft"]
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:

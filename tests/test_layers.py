@@ -33,11 +33,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(BELOW_2) for part in LAYER_2},
     "report_page": set(BELOW_2),  # the pieces of the page that `report` puts together
     "report": BELOW_2 | {"report_page"},
-    "pipeline": BELOW_2 | set(LAYER_2),
+    "rate": BELOW_2 | set(LAYER_2) | {"rate_samples", "rate_votes"},  # the command: a run folder and its votes
+    "rate_samples": BELOW_2 | set(LAYER_2),
+    "rate_votes": BELOW_2 | set(LAYER_2),
+    "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes"},
     "results": set(BELOW_2),  # the table at the end of a run
     "chat": set(BELOW_2),
     "doctor": set(BELOW_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "results", "chat", "doctor"},
+    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"ppo_config", "stages"},  # the two lazy exports
 }

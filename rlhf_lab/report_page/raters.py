@@ -13,9 +13,15 @@ from .charts import Bin, calibration_chart
 from .estimates import estimate, fraction_row
 from .missing import missing
 from .run_data import RunData
-from .text import DASH, count, entry, escaped, finite, number
+from .text import DASH, count, entry, escaped, finite, number, percent
 
 SIMULATED_SENTENCE = "Comparisons by simulated raters; no person rated these."
+
+VOTERS = {
+    "human": ("person", "people"),
+    "simulated": ("simulated rater", "simulated raters"),
+    "imported": ("rater of an imported file", "raters of imported files"),
+}
 
 
 def rater_kinds(data: RunData) -> Counter[str]:
@@ -29,8 +35,9 @@ def rater_kinds(data: RunData) -> Counter[str]:
     for label, rows in data.raters.items():
         kinds[kind_of(label or default)] += rows
     for label in (default, evaluated) if not kinds else (evaluated,):
-        if label:
-            kinds.setdefault(kind_of(str(label)), 0)
+        for one in str(label or "").split(", "):
+            if one:
+                kinds.setdefault(kind_of(one), 0)
     return kinds
 
 
@@ -40,6 +47,8 @@ def kind_of(label: str) -> str:
         return "simulated raters"
     if low.startswith("human") or low in ("person", "people"):
         return "people"
+    if low == "imported":
+        return "raters of an imported file"
     return f"“{label}”" if low else ""
 
 
@@ -67,7 +76,35 @@ def reward_model(data: RunData) -> str:
     sentence = f"<p><b>{escaped(rater_sentence(data))}</b></p>" if told or data.reward_model else ""
     if data.reward_model is None:
         return f"{head}{sentence}{missing(data, 'The evaluation of the reward model', 'evaluate')}</section>"
-    return f'{head}{sentence}<div class="pair">{accuracy_table(data)}{calibration(data)}</div></section>'
+    measured = f'<div class="pair">{accuracy_table(data)}{calibration(data)}</div>'
+    return f"{head}{sentence}{votes(data)}{measured}</section>"
+
+
+def voters(kind: str, number: float | None) -> str:
+    one, several = VOTERS.get(kind, (escaped(kind), escaped(kind)))
+    return one if number == 1 else several
+
+
+def votes(data: RunData) -> str:
+    """What `rlhf-lab rate` collected, how far raters agree, and what is wrong with it; "" where it took no part."""
+    told = entry(data.run, "stages", "reward", "data", "votes")
+    if not isinstance(told, dict):
+        return ""
+    by_kind, raters = entry(told, "by_kind"), entry(told, "raters_by_kind")
+    kinds = [
+        f"{count(number)} votes by {count(entry(raters, kind))} {voters(kind, finite(entry(raters, kind)))}"
+        for kind, number in (by_kind.items() if isinstance(by_kind, dict) else ())
+    ]
+    agreement, alpha = (estimate(entry(told, key)) for key in ("agreement", "alpha"))
+    agreed = f" Two votes on one pair agree {percent(agreement.mean)} of the time" if agreement else ""
+    beyond = f"; Krippendorff’s alpha {number(alpha.mean, 2)}" if agreement and alpha else ""
+    tied = finite(entry(told, "num_tied")) or 0
+    fate = "were left out" if entry(told, "tied_votes") == "drop" else "count in both directions"
+    ties = f" {count(tied)} tied pairs {fate}." if tied else ""
+    warnings = entry(told, "warnings")
+    items = "".join(f"<li>{escaped(one)}</li>" for one in (warnings if isinstance(warnings, list) else ()))
+    notice = f'<div class="notice"><b>The votes look unreliable.</b><ul>{items}</ul></div>' if items else ""
+    return f"<p>Among them {' and '.join(kinds)}.{agreed}{beyond}{'.' if agreed else ''}{ties}</p>{notice}"
 
 
 def accuracy_table(data: RunData) -> str:

@@ -29,7 +29,7 @@ class RunData:
     run: Row  # run.json
     config: str | None  # config.yaml as text
     metrics: dict[str, tuple[Row, ...]]  # "sft", "reward", "ppo"
-    raters: Counter[str]  # label in comparisons.jsonl -> number of comparisons
+    raters: Counter[str]  # label -> number of comparisons, of the reward model where it is trained, else of the file
     reward_model: Row | None  # evaluation/reward_model.json
     policy: Row | None  # evaluation/policy.json
     notes: tuple[str, ...]  # files that could not be read, in words
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> RunData:
         run=run,
         config=read_text(folder / "config.yaml"),
         metrics={stage: read_metrics(folder / stage / "metrics.jsonl", notes) for stage in ("sft", "reward", "ppo")},
-        raters=count_raters(folder / "comparisons.jsonl", notes),
+        raters=trained_on(run) or count_raters(folder / "comparisons.jsonl", notes),
         reward_model=read_object(folder / "evaluation" / "reward_model.json", notes),
         policy=read_object(folder / "evaluation" / "policy.json", notes),
         notes=tuple(notes),
@@ -137,6 +137,13 @@ def read_metrics(path: Path, notes: list[str]) -> tuple[Row, ...]:
 
 def is_not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
+
+
+def trained_on(run: Row) -> Counter[str]:
+    """Whose comparisons the reward model has seen, where votes were among them; else empty."""
+    told = entry(run, "stages", "reward", "data", "raters")
+    rows = told.items() if isinstance(told, dict) else ()
+    return Counter({str(label): int(number) for label, number in rows if finite(number) is not None})
 
 
 def count_raters(path: Path, notes: list[str]) -> Counter[str]:

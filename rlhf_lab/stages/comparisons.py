@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf_lab.data.assistant.gold import gold
 from rlhf_lab.data.assistant.raters import all_pairs, prefers_first, rater_agreement
 from rlhf_lab.data.assistant.world import Question, heldout_questions, training_questions
-from rlhf_lab.data.prompts import encode_prompt
+from rlhf_lab.data.prompts import Prompt, encode_prompt
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.models.language import stop_token_ids
 
@@ -23,18 +23,21 @@ MAX_TOKENS = 24  # longer than every demonstration
 def sample_texts(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     samples_per_prompt: int,
     seed: int,
     stream: int,
+    max_tokens: int = MAX_TOKENS,
+    max_prompt_tokens: int | None = None,
 ) -> list[list[str]]:
-    """`samples_per_prompt` completions (text) of every prompt, at temperature 1."""
-    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts for _ in range(samples_per_prompt)]
+    """`samples_per_prompt` completions (text) of every prompt, at temperature 1. Of a long prompt the end is read."""
+    start = 0 if max_prompt_tokens is None else -max_prompt_tokens
+    ids = [encode_prompt(tokenizer, prompt)[start:] for prompt in prompts for _ in range(samples_per_prompt)]
     completions = sample_completions(
         policy,
         ids,
-        draw_uniforms(len(ids), MAX_TOKENS, seed=seed, stream=stream),
+        draw_uniforms(len(ids), max_tokens, seed=seed, stream=stream),
         temperature=1.0,
         stop_token_ids=stop_token_ids(policy, tokenizer),
         pad_token_id=tokenizer.pad_token_id,

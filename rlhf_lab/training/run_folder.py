@@ -92,7 +92,8 @@ def _refuse_other_config(folder: Path, experiment: Experiment) -> None:
     if not begun:
         return
     then = yaml.safe_load(path.read_text(encoding="utf-8"))
-    now = experiment.model_dump()
+    now, defaults = experiment.model_dump(), Experiment().model_dump()
+    then = {section: _completed(then.get(section), defaults[section]) for section in defaults}
     names = sorted({name for stage in begun for name in RESTS_ON[stage]})
     whole = [name for name in names if name.partition(".")[0] not in set(names) - {name}]
     if changes := [change for name in whole for change in _changes(name, _value(then, name), _value(now, name))]:
@@ -107,6 +108,11 @@ def _value(config: dict[str, Any], name: str) -> Any:
     section, _, key = name.partition(".")
     found = config.get(section)
     return found if not key else (found or {}).get(key)
+
+
+def _completed(then: Any, defaults: Any) -> Any:
+    """A section as an older version wrote it, with today's default for each key that it did not know."""
+    return {**defaults, **then} if isinstance(then, dict) and isinstance(defaults, dict) else then
 
 
 def _has_begun(folder: Path, stage: str) -> bool:
