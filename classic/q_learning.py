@@ -13,12 +13,13 @@ What comes out is judged by dynamic programming on the environment's own table, 
 see that table. Left out: eligibility traces, double Q-learning, planning; anything with torch.
 
     python -m classic.q_learning --env FrozenLake-v1 --seed 0
-    python -m classic.q_learning --env CliffWalking-v1 --method expected_sarsa --seeds 10 --json cliff.json --out runs/cliff
+    python -m classic.q_learning --env CliffWalking-v1 --method expected_sarsa --seeds 10 --out runs/cliff
 """
 
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,9 +43,9 @@ class Settings:
 
     method: Method = "q_learning"
     gamma: float = 0.99
-    alpha: Schedule = Schedule(0.1)
+    alpha: Schedule = field(default_factory=lambda: Schedule(0.1))
     step_size: StepSize = "schedule"  # the other two count visits and leave alpha aside
-    epsilon: Schedule = Schedule(1.0, 0.1, "linear", 0.5)
+    epsilon: Schedule = field(default_factory=lambda: Schedule(1.0, 0.1, "linear", 0.5))
     initial_value: float = 0.0
     num_streams: int = 64
     num_steps: int = 1_000_000  # environment steps of all streams together
@@ -150,7 +151,7 @@ def learn(
     judged = np.linspace(0, num_rounds, settings.num_evaluations + 1).astype(int)
     points: list[Point] = []
     seconds = 0.0
-    for first, last in zip(judged[:-1], judged[1:], strict=True):
+    for first, last in itertools.pairwise(judged):
         began = time.perf_counter()
         for finished in range(first, last):
             learner.step(finished / num_rounds)

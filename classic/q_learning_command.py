@@ -157,8 +157,10 @@ def report(
         table_text(columns, rows),
     ]
     if len(seeds) > 1:
-        for name in ("greedy_return", "online_return"):
-            lines.append(f"interquartile mean of {name}: {spread([getattr(point, name) for point in last])}")
+        lines += [
+            f"interquartile mean of {name}: {spread([getattr(point, name) for point in last])}"
+            for name in ("greedy_return", "online_return")
+        ]
         speed = np.mean([result.num_steps / result.seconds for result in results])
         lines.append(f"steps_per_second: {speed:,.0f}")
     lines += [f"{name}: {value:.6f}" for name, value in limits.items()]

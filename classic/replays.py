@@ -20,7 +20,8 @@ _PAGE = """<!doctype html>
 <style>body{{font-family:sans-serif;margin:1.5em}}img{{border:1px solid #999;image-rendering:auto}}
 input{{width:20em;vertical-align:middle}}</style>
 <p><img id="frame" alt="{title}"></p>
-<p><button id="play">pause</button> <input id="at" type="range" min="0" max="{last}" value="0"> <span id="text"></span></p>
+<p><button id="play">pause</button> <input id="at" type="range" min="0" max="{last}" value="0">
+<span id="text"></span></p>
 <script>
 const frames = [{frames}];
 const image = document.getElementById("frame"), slider = document.getElementById("at");
