@@ -1,13 +1,15 @@
 """A policy and a critic as two small networks, for separate actions and for continuous ones; save and load.
 
 The rollout needs no gradients and, one small batch at a time, torch costs more in calls than in sums. So the policy
-acts through `NumpyMlp`, which reads the very memory of the torch parameters: nothing is copied, nothing can be stale.
+acts through `NumpyMlp`, which reads the very memory of the torch parameters and so follows every optimizer step. The
+trap: `copy.deepcopy` and `.to(device)` would part the two. Copy weights with `state_dict` and `load_state_dict`.
 
 Left out: shared trunks, recurrent policies, pictures as observations.
 
     python -m pytest tests/classic/test_actor_critic.py
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +32,7 @@ def mlp(sizes: Iterable[int], output_gain: float) -> nn.Sequential:
     """
     widths = list(sizes)
     layers: list[nn.Module] = []
-    for index, (inner, outer) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (inner, outer) in enumerate(itertools.pairwise(widths)):
         is_last = index == len(widths) - 2
         linear = nn.Linear(inner, outer)
         nn.init.orthogonal_(linear.weight, output_gain if is_last else math.sqrt(2))
