@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
@@ -207,6 +208,41 @@ def rows_of(batch: Batch, rows: Tensor) -> Batch:
     )
 
 
+class Trainer:
+    """One policy in training: its streams, its optimizer and its chance."""
+
+    def __init__(self, env_id: str, settings: Settings, seed: int, options: dict[str, Any]) -> None:
+        torch.manual_seed(seed)
+        self._settings, self._seed = settings, seed
+        self._generator = np.random.default_rng(seed)
+        self.streams = VectorStreams(make_vector(env_id, settings.num_envs, **options), seed)
+        self._test_env = make_vector(env_id, settings.num_evaluation_episodes, **options)
+        self.policy = actor_critic_for(self.streams.env, settings.hidden)
+        self._optimizer = torch.optim.Adam(
+            self.policy.parameters(), settings.learning_rate, eps=settings.adam_eps, fused=True
+        )
+
+    def iterate(self, progress: float) -> dict[str, float]:
+        """Collect a rollout and learn from it; `progress` (0 to 1) is how much of the budget is spent."""
+        settings = self._settings
+        if settings.anneal:
+            self._optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - progress)
+        rollout = self.streams.collect(self._act, settings.rollout_length)
+        batch = make_batch(rollout, self.policy, settings)
+        return update(self.policy, self._optimizer, batch, settings, self._generator)
+
+    def mean_return(self) -> float:
+        """Of episodes without chance in the actions; the same start states at every call."""
+        return float(returns_of_first_episodes(self._test_env, self.policy.best, evaluation_seed(self._seed)).mean())
+
+    def close(self) -> None:
+        self.streams.env.close()
+        self._test_env.close()
+
+    def _act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        return self.policy.sample(observations, self._generator)
+
+
 def train(
     env_id: str,
     settings: Settings,
@@ -227,35 +263,26 @@ def train(
         stop_at: stop at the first evaluation with this mean return; None uses up the budget.
     """
     began = time.perf_counter()
-    torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
-    streams = VectorStreams(make_vector(env_id, settings.num_envs, **(options or {})), seed)
-    test_env = make_vector(env_id, settings.num_evaluation_episodes, **(options or {}))
-    policy = actor_critic_for(streams.env, settings.hidden)
-    optimizer = torch.optim.Adam(policy.parameters(), settings.learning_rate, eps=settings.adam_eps, fused=True)
+    trainer = Trainer(env_id, settings, seed, options or {})
     points: list[Point] = []
-    best_weights = weights_of(policy)
+    best_weights = weights_of(trainer.policy)
     num_iterations = settings.num_steps // (settings.num_envs * settings.rollout_length)
     for iteration in range(num_iterations):
-        if settings.anneal:
-            # From the whole rate at the first iteration to 0 after the last.
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - iteration / num_iterations)
-        rollout = streams.collect(lambda observations: policy.sample(observations, generator), settings.rollout_length)
-        metrics = update(policy, optimizer, make_batch(rollout, policy, settings), settings, generator)
-        if (iteration + 1) % settings.evaluate_every and iteration + 1 < num_iterations:
+        metrics = trainer.iterate(iteration / num_iterations)
+        is_last = iteration + 1 == num_iterations
+        if (iteration + 1) % settings.evaluate_every and not is_last:
             continue
-        mean_return = float(returns_of_first_episodes(test_env, policy.best, evaluation_seed(seed)).mean())
-        if not points or mean_return > max(point.mean_return for point in points):
-            best_weights = weights_of(policy)
-        points.append(Point(streams.num_steps, time.perf_counter() - began, mean_return, metrics))
+        mean_return = trainer.mean_return()
+        if all(mean_return > point.mean_return for point in points):
+            best_weights = weights_of(trainer.policy)
+        points.append(Point(trainer.streams.num_steps, time.perf_counter() - began, mean_return, metrics))
         on_point(points[-1])
         if stop_at is not None and mean_return >= stop_at:
             break
-    last_weights = weights_of(policy)
-    policy.load_state_dict(best_weights)
-    streams.env.close()
-    test_env.close()
-    return Result(policy, last_weights, points, streams.num_steps, time.perf_counter() - began)
+    trainer.close()
+    last_weights = weights_of(trainer.policy)
+    trainer.policy.load_state_dict(best_weights)
+    return Result(trainer.policy, last_weights, points, trainer.streams.num_steps, time.perf_counter() - began)
 
 
 def evaluation_seed(seed: int) -> int:
