@@ -72,13 +72,15 @@ def train_sb3(
         """After each rollout; with short rollouts, after every 2,000 steps."""
 
         def _on_step(self) -> bool:
-            reached = bool(points) and stop_at is not None and points[-1].mean_return >= stop_at
-            return not reached
+            return not reached()
 
         def _on_rollout_start(self) -> None:
             if self.num_timesteps - (points[-1].step if points else 0) < 2000:
                 return
             evaluate(self.model, self.num_timesteps)
+
+    def reached() -> bool:
+        return bool(points) and stop_at is not None and points[-1].mean_return >= stop_at
 
     def evaluate(model: Any, step: int) -> None:
         def act(observations: NDArray[np.float32]) -> NDArray[Any]:
@@ -92,7 +94,7 @@ def train_sb3(
     env = make_vec_env(env_id, n_envs=NUM_ENVS[which], seed=seed)
     model = PPO("MlpPolicy", env, seed=seed, device="cpu", **(COURSE if which == "course" else TUNED))
     model.learn(settings.num_steps, callback=Evaluation())
-    if not points or points[-1].step < model.num_timesteps:
+    if not reached():
         evaluate(model, model.num_timesteps)
     env.close()
     test_env.close()

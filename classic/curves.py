@@ -27,7 +27,13 @@ class Curve:
 
 
 def draw_curves(
-    path: Path, curves: Mapping[str, Curve], *, title: str, ylabel: str, limits: Mapping[str, float] | None = None
+    path: Path,
+    curves: Mapping[str, Curve],
+    *,
+    title: str,
+    ylabel: str,
+    xlabel: str = "environment steps",
+    limits: Mapping[str, float] | None = None,
 ) -> None:
     """Each curve as its interquartile mean over seeds, with all seeds behind it; exact limits as dashed lines.
 
@@ -36,6 +42,7 @@ def draw_curves(
         curves: name in the legend to curve.
         title: above the plot.
         ylabel: beside it, with the unit.
+        xlabel: below it.
         limits: name to height, for what is possible at best.
     """
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
@@ -48,7 +55,7 @@ def draw_curves(
         axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name)
     for index, (name, height) in enumerate((limits or {}).items()):
         axes.axhline(height, color="black", linestyle=("--", ":", "-.")[index % 3], linewidth=1, label=name)
-    axes.set(title=title, xlabel="environment steps", ylabel=ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize=8)
     figure.tight_layout()

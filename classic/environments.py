@@ -12,13 +12,6 @@ import gymnasium as gym
 
 from classic.errors import LessonError
 
-# Ids that older courses use and that Gymnasium 1.4 no longer has; those it can tell from the version it tells itself.
-RENAMED = {
-    "FrozenLake8x8-v0": "FrozenLake8x8-v1",
-    "LunarLanderContinuous-v2": "LunarLander-v3",
-    "FrozenLake-v1-8x8": "FrozenLake8x8-v1",
-}
-
 
 def specification(env_id: str) -> Any:
     """The `EnvSpec` of an id: time limit, threshold, entry point.
@@ -38,8 +31,6 @@ def specification(env_id: str) -> Any:
 
 def current_id(env_id: str) -> str | None:
     """The installed id that was most likely meant, or None: another version first, then a similar name."""
-    if env_id in RENAMED:
-        return RENAMED[env_id]
     # Left out are environments that need libraries of their own (jax, mujoco): nobody types those by mistake.
     ids = [id for id, spec in gym.registry.items() if spec.namespace is None]
     name = env_id.rpartition("-v")[0] or env_id

@@ -198,14 +198,7 @@ def update(
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:
     """The batch at some of its rows."""
-    return Batch(
-        batch.observations[rows],
-        batch.actions[rows],
-        batch.old_log_probs[rows],
-        batch.old_values[rows],
-        batch.advantages[rows],
-        batch.returns[rows],
-    )
+    return Batch(*(column[rows] for column in vars(batch).values()))
 
 
 class Trainer:

@@ -23,7 +23,7 @@ from classic.errors import LessonError
 from classic.ppo import Point, Result, Settings, evaluation_seed, train
 from classic.records import table_text, write_json
 from classic.seeds import spread
-from classic.vector_rollouts import VectorStreams, make_vector, returns_of_first_episodes
+from classic.vector_rollouts import VectorStreams, act_by_sign, make_vector, returns_of_first_episodes
 
 SETTINGS = {
     "CartPole-v1": Settings(),
@@ -39,6 +39,7 @@ SETTINGS = {
         evaluate_every=8,
     ),
 }
+BY_HAND = (0.05, 0.1, 0.9, 0.3)  # weights of position, speed, angle and angular speed on CartPole
 # Kind of an option by the kind of the field; `value_clip_range` may be None and is a number all the same.
 KINDS: dict[Any, Callable[[str], Any]] = {int: positive_whole, float: float}
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_policy(args.save, ours[0].policy, env_id=args.env, lesson="ppo")
         print(f"saved seed {seeds[0]} at its best: python -m classic.ppo --env {args.env} --load {args.save}")
     if args.out:
-        write_pictures(args.out, args.env, ours, theirs, threshold, options, seeds[0])
+        write_pictures(args.out, args.env, ours, theirs, threshold, options, seeds[0], settings.clip_range)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,9 +163,19 @@ def report(
     ]
     if len(seeds) > 1:
         lines.append(f"interquartile mean of last: {spread([run.points[-1].mean_return for run in ours])}")
+    if env_id.startswith("CartPole"):
+        lines.append(baseline_text(settings))
     if theirs and threshold is not None:
         lines.append(ratio_text(ours, theirs, threshold))
     return "\n".join(lines)
+
+
+def baseline_text(settings: Settings) -> str:
+    """The honest baseline: what four numbers by hand score in as many episodes."""
+    env = make_vector("CartPole-v1", settings.num_evaluation_episodes)
+    returns = returns_of_first_episodes(env, act_by_sign(BY_HAND), evaluation_seed(0))
+    env.close()
+    return f"for comparison, push right where {BY_HAND} times the observation is above 0: {returns.mean():.6g}"
 
 
 def ratio_text(ours: list[Result], theirs: list[list[Point]], threshold: float) -> str:
@@ -238,8 +249,10 @@ def write_pictures(
     threshold: float | None,
     options: dict[str, Any],
     seed: int,
+    clip_range: float,
 ) -> None:
-    """The learning curve, and a replay of the first seed's best policy where we have a drawing."""
+    """The learning curve, the clipped objective, and a replay of the best policy where we have a drawing."""
+    from classic.clip_picture import draw_clip_objective
     from classic.curves import draw_curves
     from classic.pictures import picture_of_cart_pole, picture_of_pendulum
     from classic.replays import write_replay
@@ -250,6 +263,7 @@ def write_pictures(
     limits = {} if threshold is None else {f"threshold {threshold:g}": threshold}
     title = f"PPO on {env_id}"
     draw_curves(folder / "curve.png", curves, title=title, ylabel="mean return of an episode", limits=limits)
+    draw_clip_objective(folder / "clip_objective.png", clip_range)
     drawings = {"CartPole": picture_of_cart_pole, "Pendulum": picture_of_pendulum}
     picture = drawings.get(env_id.partition("-")[0])
     if picture is None:

@@ -37,6 +37,7 @@ SETTINGS = {
     "FrozenLake-v1": Settings(
         alpha=Schedule(0.1, 0.0, "linear"),
         epsilon=Schedule(1.0, 0.1, "linear", 0.3),
+        num_streams=256,
         num_steps=2_000_000,
     ),
     "FrozenLake8x8-v1": Settings(

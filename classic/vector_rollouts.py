@@ -12,7 +12,7 @@ Left out: the other two ways to reset (refused), observations that are not one f
     python -m pytest tests/classic/test_vector_rollouts.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,12 @@ class VectorStreams:
     @staticmethod
     def _flat(observations: NDArray[Any]) -> Floats:
         return np.asarray(observations, dtype=np.float32)
+
+
+def act_by_sign(weights: Sequence[float]) -> Act:
+    """The policy of a few numbers: action 1 where the weighted sum of the observation is above 0, else action 0."""
+    numbers = np.asarray(weights, dtype=np.float32)
+    return lambda observations: (observations @ numbers > 0).astype(np.int64)
 
 
 def returns_of_first_episodes(env: Any, act: Act, seed: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from classic.actor_critic import ActorCritic
+from classic.clip_picture import objective
 from classic.errors import LessonError
 from classic.ppo import Batch, Result, Settings, centred, make_batch, minibatches, ppo_loss, train
 from classic.ppo_command import main
@@ -140,6 +141,14 @@ def test_advantages_are_centred_by_minibatch_and_a_single_one_survives() -> None
     assert centred(torch.tensor([3.0])).tolist() == [3.0]
 
 
+def test_the_picture_shows_the_objective_of_figure_1() -> None:
+    """Read off the paper: 1.2 is the roof for a good action, and a bad one is never worth more than -0.8."""
+    ratios = torch.tensor([0.5, 1.0, 1.1, 1.2, 1.5])
+    good, bad = (objective(ratios, advantage, 0.2).tolist() for advantage in (1.0, -1.0))
+    assert good == pytest.approx([0.5, 1.0, 1.1, 1.2, 1.2])
+    assert bad == pytest.approx([-0.8, -1.0, -1.1, -1.2, -1.5])
+
+
 # --- probes --------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +230,9 @@ def test_the_command_trains_writes_saves_and_reloads(tmp_path: Path, capsys: pyt
     written = json.loads((tmp_path / "ppo.json").read_text())
     assert [run["seed"] for run in written["seeds"]] == [0, 1]
     assert written["settings"]["num_steps"] == 4096
-    assert {"curve.png", "replay.gif", "replay.html"} <= {file.name for file in tmp_path.iterdir()}
+    assert {"curve.png", "clip_objective.png", "replay.gif", "replay.html"} <= {
+        file.name for file in tmp_path.iterdir()
+    }
     main(["--load", str(tmp_path / "ppo.pt"), "--episodes", "10"])
     best = written["seeds"][0]["best_return"]
     assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions

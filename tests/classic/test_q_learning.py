@@ -146,7 +146,7 @@ def test_schedules_as_they_are_typed(typed: list[str], expected: Schedule, tmp_p
         (["--env-option", "is_slippery"], "KEY=VALUE"),
         (["--gamma", "1.5"], r"--gamma 0\.99"),
         (["--alpha", "2"], r"--alpha 0\.1"),
-        (["--steps", "100"], "--steps 1"),
+        (["--steps", "100"], "--steps 10240"),
         (["--epsilon-end", "0.1", "--epsilon-decay", "constant"], "--epsilon-decay linear"),
         (["--epsilon", "0.5", "--epsilon-end", "0", "--epsilon-decay", "exponential"], "exponential"),
         (["--env", "FrozenLake8x8-v1", "--steps", "256", "--evaluations", "1"], "no reward was ever seen"),
