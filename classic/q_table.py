@@ -36,8 +36,8 @@ def epsilon_greedy_actions(rows: Floats, epsilon: float, generator: np.random.Ge
     greedy = np.where(rows == rows.max(-1, keepdims=True), lottery, -1.0).argmax(-1)
     # One number decides whether to explore and, where it does, which action: below epsilon it is uniform again.
     explore = generator.random(num_streams)
-    any_action = (explore * (num_actions / max(epsilon, 1e-300))).astype(np.int64)
-    return np.where(explore < epsilon, np.minimum(any_action, num_actions - 1), greedy)
+    any_action = np.minimum(explore * (num_actions / max(epsilon, 1e-300)), num_actions - 1).astype(np.int64)
+    return np.where(explore < epsilon, any_action, greedy)
 
 
 def bootstrap_values(method: Method, rows: Floats, actions: Integers, epsilon: float) -> Floats:

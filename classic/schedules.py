@@ -33,7 +33,7 @@ class Schedule:
         end = self.start if self.end is None else self.end
         done = min(progress / self.fraction, 1.0)
         if self.decay == "constant":
-            return self.start
+            return float(self.start)
         if self.decay == "linear":
-            return self.start + (end - self.start) * done
+            return float(self.start + (end - self.start) * done)
         return float(self.start * (end / self.start) ** done)
