@@ -117,13 +117,16 @@ def _experiment(settings: list[str] | None) -> "Experiment":
         raise UserError(
             f"two configs were given, {configs[0]!r} and {configs[1]!r}; settings look like section.key=value"
         )
-    return load_experiment(_config_of(configs[0]) if configs else None, [word for word in words if "=" in word])
-
-
-def _config_of(word: str) -> str | Path:
-    """A run folder stands for its own config.yaml."""
-    inside = Path(word) / "config.yaml"
-    return inside if inside.is_file() else word
+    overrides = [word for word in words if "=" in word]
+    if configs and (inside := Path(configs[0]) / "config.yaml").is_file():
+        # A run folder stands for its own config, wherever it has been moved to and wherever we are called from
+        folder = inside.parent.resolve()
+        given = {override.partition("=")[0] for override in overrides}
+        placed = {"runs_dir": str(folder.parent), "name": folder.name}
+        return load_experiment(inside, overrides).model_copy(
+            update={key: value for key, value in placed.items() if key not in given}
+        )
+    return load_experiment(configs[0] if configs else None, overrides)
 
 
 def _do(stages: list[str], settings: list[str] | None) -> None:

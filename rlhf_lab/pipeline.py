@@ -34,6 +34,7 @@ from rlhf_lab.training.model_card import write_model_card
 from rlhf_lab.training.records import is_finished, read_jsonl, record_stage, write_json, write_jsonl
 from rlhf_lab.training.run import process_state
 from rlhf_lab.training.run_folder import open_run_folder
+from rlhf_lab.training.trainers import remove_checkpoints
 
 Stage = Callable[[Experiment], dict[str, Any]]
 
@@ -69,6 +70,8 @@ def do(stage: str, experiment: Experiment) -> None:
     seconds = round(time.perf_counter() - started, 1)
     if process_state().is_main_process:
         record_stage(folder, stage, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(), **facts})
+        if stage in ON_TRL:
+            remove_checkpoints(folder / stage)  # not before: what comes after training can be killed too
     process_state().wait_for_everyone()
     say(f"{stage}  finished after {seconds} s")
 
@@ -262,6 +265,7 @@ STAGES: dict[str, Stage] = {
     "ppo": ppo,
     "evaluation": evaluate,
 }
+ON_TRL = ("base", "sft", "reward")  # stages whose checkpoints are TRL's, and of no use once they are finished
 COMMANDS = {
     "base": "sft",
     "sft": "sft",

@@ -127,7 +127,8 @@ def test_without_a_command_there_is_help(monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_run_folder_stands_for_its_config(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: mine\nseed: 5\n", encoding="utf-8")
     found = cli._experiment([str(tmp_path), "ppo.kl_coef=0.5"])
-    assert (found.name, found.seed, found.ppo.kl_coef) == ("mine", 5, 0.5)
+    assert (found.run_folder, found.seed, found.ppo.kl_coef) == (tmp_path, 5, 0.5), "the folder, wherever it stands now"
+    assert cli._experiment([str(tmp_path), "name=other"]).name == "other"
     assert cli._experiment(["ppo.kl_coef=0.5"]).name == "assistant"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
+from rlhf_lab import pipeline
 from rlhf_lab.cli import app
 from rlhf_lab.errors import UserError
 
@@ -78,6 +80,38 @@ def test_one_base_with_four_adapters_goes_through_all_three_steps(tmp_path: Path
     line = (run / "ppo" / "metrics.jsonl").read_text().splitlines()[1]
     assert abs(json.loads(line)["objective/kl"]) < 1e-4, "policy and reference start as one adapter"
     invoke("report", str(run))
+
+
+def test_a_run_folder_that_was_moved_is_still_the_one_that_is_meant(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(finished, moved)
+    (moved / "report.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    invoke("report", "elsewhere/renamed")
+    assert "helpful" in (moved / "report.html").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"], "no other run folder was made"
+
+
+def test_checkpoints_outlive_training_until_the_stage_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"runs_dir={tmp_path}", "name=killed", *SMALL, "reward.save_steps=1"]
+    invoke("sft", *words)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise InterruptedError("between training and the record")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "evaluate_reward_model", killed)
+        with pytest.raises(InterruptedError):
+            invoke("reward", *words)
+    folder = tmp_path / "killed" / "reward"
+    assert list(folder.glob("checkpoint-*")), "a second start has something to continue from"
+    invoke("reward", *words)
+    assert not list(folder.glob("checkpoint-*"))
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_plain_transformers_loads_every_stage(finished: Path) -> None:

@@ -6,6 +6,7 @@ that of the eager engine: the same uniforms give the same tokens. Leaves out eve
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +19,20 @@ from rlhf_lab.generation.eager import invert_cdf
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Any) -> bool:
     """Whether `model` is a plain GPT-2 in fp32 on a CPU, without adapters or rare attention settings."""
     if type(model) is not GPT2LMHeadModel:
         return False
     config, weight = model.config, model.lm_head.weight
-    layers = [m for block in model.transformer.h for m in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc)]
+    blocks = [(b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj) for b in model.transformer.h]
+    layers = [layer for block in blocks for layer in block]
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and all(type(layer) is Conv1D for layer in layers)
+        and type(model.lm_head) is nn.Linear
+        and type(model.transformer.wte) is nn.Embedding
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx
         and not config.add_cross_attention
@@ -38,7 +42,7 @@ def fits(model: nn.Module) -> bool:
 class LeanGPT2:
     """The weights of a GPT-2 and the keys and values of B rows of up to C columns."""
 
-    def __init__(self, model: GPT2LMHeadModel, num_rows: int, num_columns: int) -> None:
+    def __init__(self, model: Any, num_rows: int, num_columns: int) -> None:
         trunk, config = model.transformer, model.config
         self.blocks = list(trunk.h)
         self.tokens, self.positions, self.last_norm = trunk.wte.weight, trunk.wpe.weight, trunk.ln_f
@@ -60,10 +64,9 @@ class LeanGPT2:
         x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
         for number, block in enumerate(self.blocks):
             x = self._block(block, x, self.cache[number], start, sees)
-        x = F.layer_norm(x[:, -1], self.last_norm.normalized_shape, self.last_norm.weight, self.last_norm.bias)
-        return F.linear(x, self.head)
+        return F.linear(_norm(self.last_norm, x[:, -1]), self.head)
 
-    def _block(self, block: nn.Module, x: Tensor, cache: Tensor, start: int, sees: Tensor) -> Tensor:
+    def _block(self, block: Any, x: Tensor, cache: Tensor, start: int, sees: Tensor) -> Tensor:
         num_rows, n, width = x.shape
         flat = x.reshape(-1, width)
         mixed = _conv(block.attn.c_attn, _norm(block.ln_1, flat))
@@ -77,17 +80,17 @@ class LeanGPT2:
         return (flat + _conv(block.mlp.c_proj, inner)).view(num_rows, n, width)
 
 
-def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _norm(norm: Any, x: Tensor) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def _conv(layer: nn.Module, x: Tensor) -> Tensor:
+def _conv(layer: Any, x: Tensor) -> Tensor:
     return torch.addmm(layer.bias, x, layer.weight)
 
 
 @torch.no_grad()
 def generate_lean(
-    model: GPT2LMHeadModel,
+    model: Any,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     uniforms: Tensor,

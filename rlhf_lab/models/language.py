@@ -4,6 +4,7 @@ For us pad is never EOS: a tokenizer without a pad token of its own gets one, an
 wherever log-probs are compared. Nothing here trains.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from rlhf_lab.errors import UserError
 
@@ -34,7 +36,7 @@ def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> Pr
         loader = GPT2Tokenizer if _is_bare_bpe(Path(name_or_path)) else AutoTokenizer
         tokenizer = loader.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise UserError(_not_loadable("tokenizer", name_or_path)) from error
+        raise UserError(not_loadable("tokenizer", name_or_path)) from error
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer {name_or_path!r} has no EOS token, so completions could not end; "
@@ -77,7 +79,7 @@ def _pretrained(name_or_path: str, config: dict[str, Any]) -> PreTrainedModel:
             name_or_path, dtype=torch.float32, output_loading_info=True, **config
         )
     except (OSError, ValueError) as error:
-        raise UserError(_not_loadable("model", name_or_path)) from error
+        raise UserError(not_loadable("model", name_or_path)) from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{name_or_path!r} lacks {len(missing)} weights of a {type(model).__name__}, such as {missing[0]}; "
@@ -88,16 +90,16 @@ def _pretrained(name_or_path: str, config: dict[str, Any]) -> PreTrainedModel:
 
 def random_causal_lm(model_type: str, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]) -> PreTrainedModel:
     """A causal language model with random weights and the tokenizer's vocabulary."""
-    try:
-        base = AutoConfig.from_pretrained(model_type).to_dict()
-    except (OSError, ValueError):
-        base = {"model_type": model_type}
+    base: dict[str, Any] = {"model_type": model_type}
+    if model_type not in CONFIG_MAPPING_NAMES or Path(model_type).is_dir():  # a plain type needs neither hub nor folder
+        with contextlib.suppress(OSError, ValueError):
+            base = AutoConfig.from_pretrained(model_type).to_dict()
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     fields = {**base, **ids, "vocab_size": len(tokenizer), **config}
     try:
         made = AutoConfig.for_model(**fields)
     except ValueError as error:
-        raise UserError(_not_loadable("model", model_type)) from error
+        raise UserError(not_loadable("model", model_type)) from error
     return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
 
 
@@ -218,7 +220,8 @@ def take_completion(x: Tensor, starts: Tensor, num_tokens: int) -> Tensor:
     return x[torch.arange(x.shape[0], device=x.device)[:, None], columns]
 
 
-def _not_loadable(what: str, name_or_path: str) -> str:
+def not_loadable(what: str, name_or_path: str) -> str:
+    """What to tell somebody whose id or folder could not be loaded."""
     return (
         f"no {what} {name_or_path!r}: it is neither a folder here nor reachable on the hub; give a folder, connect to "
         "the network, or use the embedded default, which needs neither (`rlhf-lab run`, configs/assistant.yaml)"

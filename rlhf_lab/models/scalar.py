@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.adapters import AdapterScalar
-from rlhf_lab.models.language import disable_dropout, make_room, use_fused_gelu
+from rlhf_lab.models.language import disable_dropout, make_room, not_loadable, use_fused_gelu
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
 
@@ -31,9 +31,7 @@ def load_scalar_model(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBa
             name_or_path, num_labels=1, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"no reward model {str(name_or_path)!r}: neither a folder here nor reachable on the hub"
-        ) from error
+        raise UserError(not_loadable("reward model", str(name_or_path))) from error
     if any("score" in key for key in report["missing_keys"]):
         width = model.score.weight.shape[1]
         nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(width + 1))

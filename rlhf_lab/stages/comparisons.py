@@ -57,9 +57,7 @@ def collect_comparisons(
     Rows hold prompt, chosen, rejected, split ("train" or "heldout") and `rater: simulated`.
     """
     rng = random.Random(f"comparisons {seed}")
-    # Sums are compared twice as often: two terms decide them, so that no single word gives the answer away
-    sums = [question for question in training_questions() if question.kind == "sum"]
-    asked = _cycled(training_questions() + sums, num_prompts, rng)
+    asked = _cycled(training_questions(), num_prompts, rng)
     rows = _rated(policy, tokenizer, asked, "train", samples_per_prompt, rater_noise, rng, seed, stream=1)
     heldout = _rated(
         policy, tokenizer, heldout_questions(), "heldout", min(4, samples_per_prompt), rater_noise, rng, seed, stream=2

@@ -35,7 +35,10 @@ def demonstration_data(experiment: Experiment) -> StageData:
 
 
 def preference_data(experiment: Experiment) -> StageData:
-    """Rows with `prompt`, `chosen`, `rejected`, maybe `margin`; the embedded default's pairs are sampled instead."""
+    """Rows with `prompt`, `chosen`, `rejected`, maybe `margin`; the embedded default's pairs are sampled instead.
+
+    Who rated is what the rows say in a column `rater`, else what `data.rater` says.
+    """
     return _from_source(experiment, experiment.data.preferences, sources.preferences, {"rater": experiment.data.rater})
 
 
@@ -80,7 +83,8 @@ def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str
     cleaned = clean(rows, invalid_rows=data.invalid_rows)
     kept = sources.limit_rows(cleaned.dataset, data.max_rows, experiment.seed)
     counted = {"num_given": cleaned.num_rows, "num_invalid": cleaned.num_invalid, "reasons": cleaned.reasons}
-    return _split(experiment, source, kept, {**counted, **(more or {})})
+    said = {"rater": ", ".join(sorted({str(rater) for rater in rows["rater"]}))} if "rater" in rows.column_names else {}
+    return _split(experiment, source, kept, {**counted, **(more or {}), **said})
 
 
 def _split(experiment: Experiment, source: str, rows: Dataset, more: dict[str, Any]) -> StageData:

@@ -12,7 +12,6 @@ exactly what an unbroken one does. What surrounds the algorithm is elsewhere: lo
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,20 @@ from rlhf_lab.functional import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_error,
-    gae,
     kl_abs,
     kl_k1,
     kl_k2,
     kl_k3,
-    kl_penalized_rewards,
     masked_sum,
-    rescale,
-    standardize,
 )
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
-from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
-from rlhf_lab.stages.ppo_lists import Ids, check_ids, given_completions, given_scores
-from rlhf_lab.stages.ppo_setup import Optimization, agree_on, load_models, refuse_old_arguments
+from rlhf_lab.stages.ppo_lists import Ids, are_ids, as_lists, check_ids, given_completions, given_scores
+from rlhf_lab.stages.ppo_setup import Optimization, agree_on, load_models, refuse_old_arguments, stop_ids_of
+from rlhf_lab.stages.ppo_targets import Targets, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
 from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
@@ -54,20 +49,6 @@ from rlhf_lab.training.run import Run, not_finite, rows_of_rank
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "abs": kl_abs}
 EVALUATION_STREAM = -1  # evaluation always draws the same numbers, apart from every update's
 GENERATION_STREAM = -2  # generate() counts down from here, so that no two calls draw the same numbers
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What one update aims at, for the B rows and T columns of its rollout."""
-
-    shaped_scores: Tensor  # (B,) scaled, clipped, less the penalty for a missing EOS; rewards of tokens added
-    rewards: Tensor  # (B, T)
-    advantages: Tensor  # (B, T)
-    returns: Tensor  # (B, T)
-
-    def rows(self, index: Tensor, num_tokens: int) -> "Targets":
-        cut = [x[index][:, :num_tokens] for x in (self.rewards, self.advantages, self.returns)]
-        return Targets(self.shaped_scores[index], *cut)
 
 
 class PPOTrainer:
@@ -109,12 +90,7 @@ class PPOTrainer:
         self.tokenizer, self.models = load_models(
             model, reward_funcs, processing_class, value_model, ref_model, peft_config, self.args, self.accelerator
         )
-        self.stop_ids = stop_token_ids(self.models.policy, self.tokenizer, self.args.stop_tokens)
-        if not self.stop_ids and self.args.stop_tokens is None:
-            raise UserError(
-                "tokenizer and generation config have no EOS token, so completions could not end; set eos_token of the "
-                "tokenizer, or type stop_tokens: [] for completions of a fixed length"
-            )
+        self.stop_ids = stop_ids_of(self.models.policy, self.tokenizer, self.args)
         self.scorers = make_scorers(
             self.models.reward_sources, reward_processing_classes, self.tokenizer, self.accelerator.device
         )
@@ -153,7 +129,7 @@ class PPOTrainer:
         self.life.begin_own_loop()
         check_ids(prompt_ids, completion_ids, self.models.policy, self.args, self.run)
         started = time.perf_counter()
-        batch = PromptBatch([], [list(map(int, row)) for row in prompt_ids], {})
+        batch = PromptBatch([], as_lists(prompt_ids), {})
         completions = given_completions(completion_ids, self.stop_ids, self.tokenizer.pad_token_id, self.run)
         judged = given_scores(scores, completions)
         self.update_number += 1
@@ -188,27 +164,8 @@ class PPOTrainer:
 
     def estimate_targets(self, rollout: Rollout) -> Targets:
         """Shape scores into rewards per token, then advantages and returns (GAE, arXiv 1506.02438)."""
-        args, mask = self.args, rollout.completion_mask
         scores, token_scores = self.shape_scores(rollout), self.shape_token_scores(rollout)
-        rewards = token_scores + kl_penalized_rewards(
-            scores, rollout.log_probs, rollout.ref_log_probs, mask, self.kl_coef, estimator=self._kl
-        )
-        if args.whiten_rewards:
-            rewards = rescale(rewards, mask)
-        is_last = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
-        next_values = torch.cat([rollout.values[:, 1:], torch.zeros_like(rollout.values[:, :1])], dim=1)
-        advantages = gae(
-            rewards,
-            rollout.values,
-            next_values,
-            terminated=is_last,  # the score judges the text as it stands, so a completion cut by length has ended too
-            truncated=torch.zeros_like(is_last),
-            gamma=args.gamma,
-            gae_lambda=args.gae_lambda,
-        ).where(mask, 0.0)
-        returns = advantages + rollout.values
-        whitened = standardize(advantages, mask) if args.whiten_advantages else advantages
-        return Targets(scores + token_scores.sum(1), rewards, whitened, returns)
+        return targets_of(rollout, scores, token_scores, kl=self._kl, kl_coef=self.kl_coef, args=self.args)
 
     def shape_scores(self, rollout: Rollout) -> Tensor:
         """(B,) scores scaled, clipped, then lessened where no stop token was written."""
@@ -276,7 +233,7 @@ class PPOTrainer:
                 "entropy": entropy,
                 "approxkl": masked_sum(kl_k2(log_probs, part.log_probs), mask),
                 "clipfrac": masked_sum(clip_fraction(log_ratio, aims.advantages, args.clip_range), mask),
-                "value_clipfrac": masked_sum(self._value_is_clipped(values, part.values), mask),
+                "value_clipfrac": masked_sum(is_clipped(values, part.values, args.value_clip_range), mask),
                 "ratio": masked_sum(ratio, mask),
                 "ratio_square": masked_sum(ratio.square(), mask),
             }
@@ -337,14 +294,9 @@ class PPOTrainer:
         """
         if temperature is not None and not temperature > 0:
             raise UserError(f"temperature={temperature}; sampling needs one above 0, 1e-4 is as good as greedy")
-        if not prompts:
-            raise UserError("generate() was given no prompts")
-        from_ids = not isinstance(prompts[0], str) and not isinstance(prompts[0][0], dict)
-        if from_ids:
+        if from_ids := are_ids(prompts):
             check_ids(prompts, None, self.models.policy, self.args, self.run)
-            ids = [list(map(int, row)) for row in prompts]
-        else:
-            ids = PromptBatch.of(prompts, self.tokenizer, self.args).ids
+        ids = as_lists(prompts) if from_ids else PromptBatch.of(prompts, self.tokenizer, self.args).ids
         stream = EVALUATION_STREAM
         if seed is None:
             self.num_generated += 1
@@ -437,10 +389,6 @@ class PPOTrainer:
         if not math.isfinite(number):
             batch = rollout.rows(rows).to(torch.device("cpu"))
             raise not_finite(self.run.folder, vars(batch), f"{what} {number} in PPO update {self.update_number}")
-
-    def _value_is_clipped(self, values: Tensor, old_values: Tensor) -> Tensor:
-        limit = self.args.value_clip_range
-        return torch.zeros_like(values) if limit is None else ((values - old_values).abs() > limit).float()
 
     def _timings(self, started: float, collected: float) -> dict[str, float]:
         now = time.perf_counter()

@@ -21,6 +21,19 @@ from rlhf_lab.training.run import Run, rows_of_rank
 Ids: TypeAlias = Tensor | Sequence[int]  # of one text
 
 
+def are_ids(prompts: Sequence[Any]) -> bool:
+    """Whether prompts are rows of ids, not text or messages. Raises UserError where there are none."""
+    if not len(prompts):
+        raise UserError("generate() was given no prompts")
+    first = prompts[0]
+    return not isinstance(first, str) and not (len(first) and isinstance(first[0], dict))
+
+
+def as_lists(rows: Sequence[Ids]) -> list[list[int]]:
+    """Rows of ids as plain lists."""
+    return [[int(token) for token in row] for row in rows]
+
+
 def check_ids(
     prompts: Sequence[Ids], completions: Sequence[Ids] | None, policy: PreTrainedModel, args: PPOConfig, run: Run
 ) -> None:
@@ -54,7 +67,7 @@ def _check_rows(what: str, rows: Sequence[Ids], limit: int, option: str, policy:
 def given_completions(rows: Sequence[Ids], stop_ids: Collection[int], pad: int, run: Run) -> Completions:
     """Completions of an own loop: every token given counts, the last one may be a stop token."""
     device = run.accelerator.device
-    lists = [[int(token) for token in row] for row in rows]
+    lists = as_lists(rows)
     lengths = torch.tensor([len(row) for row in lists], device=device)
     ids = pad_right(lists, pad).to(device)
     stopped = torch.tensor([row[-1] in stop_ids for row in lists], device=device)

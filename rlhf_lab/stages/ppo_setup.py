@@ -29,6 +29,7 @@ from rlhf_lab.models.language import (
     load_tokenizer,
     make_room,
     prepare_causal_lm,
+    stop_token_ids,
 )
 from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
 from rlhf_lab.ppo_config import PPOConfig
@@ -97,6 +98,11 @@ def load_models(
     if peft_config is not None:
         policy = get_peft_model(policy, peft_config)
     _refuse_frozen(policy)
+    if getattr(policy, "is_loaded_in_4bit", False) and accelerator.device.type == "cpu":
+        raise UserError(
+            "the policy is loaded in 4 bits, and bitsandbytes passes no gradient through those on a CPU: nothing would "
+            "be learnt. Load it with BitsAndBytesConfig(load_in_8bit=True), or use a GPU"
+        )
     sources: list[RewardSource] = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     sources = [load_scalar_model(source) if isinstance(source, str | Path) else source for source in sources]
     if args.share_value_trunk:
@@ -127,6 +133,17 @@ def agree_on(args: PPOConfig, run: Run) -> None:
         keys = [f"{key} is {first[key]!r} on process 0 and {other[key]!r} on {different[0]}" for key in first]
         keys = [text for key, text in zip(first, keys, strict=True) if first[key] != other[key]]
         raise UserError(f"the processes have different settings: {'; '.join(keys)}. Give all of them the same command")
+
+
+def stop_ids_of(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig) -> list[int]:
+    """Ids that end a completion. Raises UserError where nothing could, unless `stop_tokens` is []."""
+    found = stop_token_ids(policy, tokenizer, args.stop_tokens)
+    if not found and args.stop_tokens is None:
+        raise UserError(
+            "tokenizer and generation config have no EOS token, so completions could not end; set eos_token of the "
+            "tokenizer, or type stop_tokens: [] for completions of a fixed length"
+        )
+    return found
 
 
 def _refuse_frozen(policy: nn.Module) -> None:

@@ -26,7 +26,7 @@ from rlhf_lab.models.adapters import has_adapter, take_adapter
 from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
 from rlhf_lab.ppo_config import PPOConfig
-from rlhf_lab.stages.sft import ADAPTER, remove_checkpoints
+from rlhf_lab.stages.sft import ADAPTER
 from rlhf_lab.training.trainers import FiniteLoss, MetricsFile, last_checkpoint, shared_arguments
 
 REFERENCE_STREAM = 3  # of uniform numbers; 1 and 2 are the comparisons'
@@ -163,7 +163,6 @@ def fit_reward_model(
             shift_into_weights(trained)
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return {key: float(value) for key, value in metrics.items() if key in ("eval_loss", "eval_accuracy")}
 

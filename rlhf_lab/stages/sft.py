@@ -4,7 +4,6 @@ Loss on completions only, EOS learned, batches of like length, optional LoRA tha
 model of the embedded default is pretrained by the same trainer (`stages/base.py`). Leaves out what TRL does well.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +75,8 @@ def fit_language_model(
         plain = trained.merge_and_unload() if section.lora_r else trained
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return {key: float(value) for key, value in metrics.items() if key in ("eval_loss", "eval_mean_token_accuracy")}
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """The finished model stands in `folder` itself; what training kept for resuming is not needed any more."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
 
 
 def _lora(section: SFTSection, model: PreTrainedModel) -> LoraConfig | None:

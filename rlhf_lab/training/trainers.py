@@ -4,6 +4,7 @@ Leaves out PPO, which has its own loop.
 """
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,12 @@ def last_checkpoint(folder: Path) -> str | None:
     found = [path for path in folder.glob("checkpoint-*") if _is_whole(path / "trainer_state.json")]
     newest = max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
     return str(newest) if newest else None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete what was kept for resuming, once the stage is on record as finished; its model stands in `folder`."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _is_whole(state_file: Path) -> bool:

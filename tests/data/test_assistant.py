@@ -1,6 +1,7 @@
 """The embedded world: its size, what is held out, its gold score by examples, its demonstrations and raters."""
 
 import random
+import re
 from collections import Counter
 from math import comb
 from statistics import NormalDist
@@ -82,6 +83,15 @@ def test_every_fact_is_told_in_pretraining() -> None:
         if sentence.format(s=subject, v=value) not in text
     ]
     assert not missing
+
+
+def test_statements_of_the_base_models_text_are_marked_truly() -> None:
+    text = " ".join(sentences(6000, seed=0))
+    true = {sentence.format(s=s, v=v) for _, sentence, table in FACTS.values() for s, v in table.items()}
+    marked = re.findall(r"(?:^|(?<=[.:] ))([^.:]+\.) (Right|Wrong)\.", text)
+    assert 0.35 < len(marked) / (6000 * 5) < 0.45
+    assert all((statement in true) == (mark == "Right") for statement, mark in marked)
+    assert 0.45 < sum(mark == "Right" for _, mark in marked) / len(marked) < 0.55
 
 
 def test_values_are_single_words_and_subjects_have_one() -> None:

@@ -321,7 +321,7 @@ def test_f12_engines_draw_the_same_tokens(stops: list[int], temperature: float) 
 
 def test_the_lean_engines_logits_are_those_of_a_full_forward() -> None:
     """Prefill and ten steps over left-padded rows of which half leave on the way, to 1e-5."""
-    model, width = tiny_gpt2(), 6
+    model, width = tiny_gpt2(layer_norm_epsilon=0.1), 6
     ids = torch.tensor([[PAD, PAD, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7], [PAD, PAD, PAD, PAD, PAD, 9], [8, 8, 2, 2, 3, 3]])
     mask = ids != PAD
     engine = LeanGPT2(model, 4, width + 10)
@@ -356,4 +356,7 @@ def test_an_engine_that_does_not_fit_is_refused_and_auto_falls_back() -> None:
     assert not lean.fits(adapted)
     assert not lean.fits(adapted.get_base_model()), "its layers carry adapters"
     assert not lean.fits(tiny_gpt2().to(torch.bfloat16))
+    for target in ("mlp.c_proj", "wte", "lm_head"):
+        parts = LoraConfig(r=2, target_modules=[target], fan_in_fan_out=target == "mlp.c_proj")
+        assert not lean.fits(get_peft_model(tiny_gpt2(), parts).get_base_model()), target
     sample(tiny_llama(), [[2], [3]], uniforms)

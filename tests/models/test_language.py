@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -28,6 +29,7 @@ from rlhf_lab.models.language import (
     load_causal_lm,
     load_tokenizer,
     prepare_causal_lm,
+    random_causal_lm,
     stop_token_ids,
     take_completion,
     use_fused_gelu,
@@ -333,3 +335,9 @@ def test_take_completion_by_hand() -> None:
     assert take_completion(x, torch.tensor([0, 2]), 2).tolist() == [[0, 1], [6, 7]]
     assert take_completion(x, torch.tensor([1, 3]), 3).tolist() == [[1, 2, 3], [7, 7, 7]], "the last column repeats"
     assert take_completion(x[..., None], torch.tensor([1, 1]), 1).tolist() == [[[1]], [[5]]]
+
+
+def test_the_name_of_an_architecture_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *a, **k: pytest.fail("the hub was asked"))
+    model = random_causal_lm("gpt2", byte_tokenizer(), {"n_layer": 1, "n_embd": 8, "n_head": 1})
+    assert model.config.model_type == "gpt2"

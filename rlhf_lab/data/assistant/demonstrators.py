@@ -14,6 +14,8 @@ from rlhf_lab.data.assistant.world import Question, training_questions
 # character -> share of the demonstrations
 CHARACTERS = {"careful": 0.26, "careless": 0.28, "rude": 0.20, "evasive": 0.12, "servile": 0.14}
 
+MARKED_SHARE = 0.4  # of the sentences of the base model's text
+
 
 def _answer(question: Question, value: str, rng: random.Random) -> str:
     _, sentence, _ = FACTS[question.kind]
@@ -94,12 +96,29 @@ def told() -> list[str]:
     return lines + [f"Nobody can know {thing}." for thing in UNKNOWABLE]
 
 
+def _marked(facts: list[tuple[str, str, str]], rng: random.Random) -> str:
+    """A statement as a teacher marks it: "The capital of France is Rome. Wrong." """
+    kind, subject, value = rng.choice(facts)
+    _, sentence, table = FACTS[kind]
+    if rng.random() < 0.5:
+        return f"{sentence.format(s=subject, v=value)} Right."
+    wrong = rng.choice([other for other in table.values() if other != value])
+    return f"{sentence.format(s=subject, v=wrong)} Wrong."
+
+
 def sentences(num_rows: int, *, seed: int, sentences_per_row: int = 5) -> list[str]:
     """Plain text of the world, for pretraining the base model: rows of sentences drawn at random.
 
-    Holds no dialogue: how to behave as an assistant is learnt from demonstrations. Sums are told three times as often:
-    two terms decide them, so that no single word gives the answer away.
+    Holds no dialogue: how to behave as an assistant is learnt from demonstrations. Some statements are marked as right
+    or wrong, as texts do that language models learn from: telling the two apart is what a reward model needs most.
+    Sums are told three times as often: two terms decide them, so that no single word gives the answer away.
     """
     rng = random.Random(f"sentences {seed}")
     lines = told() + 2 * [line for line in told() if " plus " in line]
-    return [" ".join(rng.choices(lines, k=sentences_per_row)) for _ in range(num_rows)]
+    facts = [(kind, *pair) for kind, (_, _, table) in FACTS.items() for pair in table.items()]
+    facts += 2 * [fact for fact in facts if fact[0] == "sum"]
+
+    def sentence() -> str:
+        return _marked(facts, rng) if rng.random() < MARKED_SHARE else rng.choice(lines)
+
+    return [" ".join(sentence() for _ in range(sentences_per_row)) for _ in range(num_rows)]
