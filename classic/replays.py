@@ -58,6 +58,11 @@ def write_replay(path: Path, frames: Sequence[Image.Image], *, frames_per_second
 
 def write_gif(path: Path, frames: Sequence[Image.Image], milliseconds: int) -> None:
     """An endless loop that rests on the last frame for a second."""
+    path.write_bytes(gif_bytes(frames, milliseconds))
+
+
+def gif_bytes(frames: Sequence[Image.Image], milliseconds: int) -> bytes:
+    """The same as bytes, for a notebook."""
     # One palette for all frames, from some of them: a palette of its own for each would make colours flicker.
     some = frames[:: max(1, len(frames) // 8)]
     width, height = frames[0].size
@@ -68,7 +73,11 @@ def write_gif(path: Path, frames: Sequence[Image.Image], milliseconds: int) -> N
     pages = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # Pillow joins equal frames in a row and adds up their times.
     durations = [milliseconds] * (len(pages) - 1) + [max(1000, milliseconds)]
-    pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=False)
+    buffer = io.BytesIO()
+    pages[0].save(
+        buffer, format="GIF", save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=False
+    )
+    return buffer.getvalue()
 
 
 def replay_page(frames: Sequence[Image.Image], milliseconds: int, *, title: str = "replay") -> str:
