@@ -57,7 +57,7 @@ def budget(steps: int, least: int = 1) -> int:
 
 
 def draw_every(num_points: int, num_pictures: int = 12) -> Callable[[int], bool]:
-    """Whether to draw at the k-th of so many points, so that drawing never takes longer than training; always the last."""
+    """Whether to draw at the k-th of so many points, so that drawing takes less time than training; always the last."""
     every = max(1, num_points // num_pictures)
     return lambda number: number % every == 0 or number == num_points
 

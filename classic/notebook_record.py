@@ -1,4 +1,4 @@
-"""Make the .ipynb from its jupytext script: run every cell, keep the outputs, leave out what only a live kernel can show.
+"""Make the .ipynb from its jupytext script: run every cell, keep the outputs, leave out what needs a live kernel.
 
 The script (`01_what_is_rl.py`) is what people edit; the notebook beside it is what they open in Colab, Kaggle, VS Code
 or on GitHub, with outputs, so that it can be read without running. Panels are stored as their still pictures: a widget
