@@ -52,7 +52,7 @@ def value_iteration(
     Raises:
         LessonError: it does not come to rest, as with gamma 1 where an endless loop costs nothing or pays.
     """
-    values = np.zeros(model.num_states)
+    values, change = np.zeros(model.num_states), np.inf
     for _ in range(max_sweeps):
         q = action_values(model, values, gamma)
         new_values = (1 - epsilon) * q.max(-1) + epsilon * q.mean(-1)

@@ -127,7 +127,7 @@ class QTable:
         much as the last. `rescaled` is 1 / (1 + (1 - gamma) n), Wainwright 2019, arXiv 1905.06265: it forgets them.
         """
         if step_size == "one_over_n":
-            return 1.0 / (1.0 + self.visits)
+            return np.asarray(1.0 / (1.0 + self.visits), dtype=np.float64)
         if step_size == "rescaled":
-            return 1.0 / (1.0 + (1.0 - gamma) * self.visits)
+            return np.asarray(1.0 / (1.0 + (1.0 - gamma) * self.visits), dtype=np.float64)
         return alpha
