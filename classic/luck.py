@@ -17,8 +17,9 @@ def success_counts(success_rate: float, num_episodes: int) -> Floats:
     counts = range(num_episodes + 1)
     ways = [math.lgamma(num_episodes + 1) - math.lgamma(k + 1) - math.lgamma(num_episodes - k + 1) for k in counts]
     # In logarithms: 1,000 episodes have more orders than a float can count.
-    likely = np.array(ways) + _times_log(np.arange(num_episodes + 1), success_rate)
-    return np.exp(likely + _times_log(num_episodes - np.arange(num_episodes + 1), 1 - success_rate))
+    successes = np.arange(num_episodes + 1, dtype=np.float64)
+    likely = np.array(ways) + _times_log(successes, success_rate)
+    return np.asarray(np.exp(likely + _times_log(num_episodes - successes, 1 - success_rate)))
 
 
 def _times_log(count: Floats, probability: float) -> Floats:

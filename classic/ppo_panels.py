@@ -179,9 +179,7 @@ class PolePanel(Panel):
             points.append(point)
             show(self._chart(THEIRS, points))
 
-        train_sb3(
-            POLE, self._settings(self._their_steps), self._seed, which="tuned", stop_at=500, on_point=on_point
-        )
+        train_sb3(POLE, self._settings(self._their_steps), self._seed, which="tuned", stop_at=500, on_point=on_point)
 
     def _settings(self, num_steps: int) -> Settings:
         return Settings(num_steps=budget(num_steps, 2048), num_evaluation_episodes=30)

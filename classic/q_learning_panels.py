@@ -228,4 +228,3 @@ class TaxiPanel(Panel):
 def taxi_panel(num_steps: int = 3_000_000, seed: int = 0) -> TaxiPanel:
     """A training of some seconds, drawn while it runs."""
     return TaxiPanel(num_steps, seed)
-

@@ -44,7 +44,7 @@ def recommendations_panel() -> Panel:
     """How much to explore: the slider moves epsilon-greedy, the others find out by themselves."""
 
     def answer(epsilon: float, seed: int) -> Answer:
-        sketch = recommendations(seed, num_rounds=budget(2000, 200), epsilon=epsilon, num_runs=20)
+        sketch = recommendations(seed, num_rounds=budget(1000, 200), epsilon=epsilon, num_runs=20)
         return Answer(picture_of_sketch(sketch), scores_text(sketch))
 
     return Panel(answer, {"epsilon": slider("epsilon", 0.1, 0.0, 0.5, 0.02), "seed": slider("seed", 0, 0, 9, 1)})
@@ -140,7 +140,7 @@ def hacking_answer(beta: float, flaw: float) -> Answer:
     slope = covariance(policy, answers.gold, answers.proxy(flaw))
     verdict = "pressing harder still helps" if slope > 0 else "pressing harder makes it worse: the reward is hacked"
     text = (
-        f"KL {here.kl:.3f} nats, proxy {here.proxy:.3f}, gold {here.gold:.3f}; best gold at beta {exact.best_beta:.3g}\n"
+        f"KL {here.kl:.3f} nats, proxy {here.proxy:.3f}, gold {here.gold:.3f}; gold is best at {exact.best_beta:.3g}\n"
         f"covariance of gold and proxy {slope:+.3f}: {verdict}"
     )
     bars = picture_of_answers(policy, f"optimum at beta {beta:.3g}")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from classic.charts import chart, finish, side_by_side
-from classic.dynamic_programming import action_values
+from classic.dynamic_programming import action_values, greedy_policy, value_iteration
 from classic.environments import make_environment
 from classic.luck import chance_below, success_counts
 from classic.notebook_controls import Answer, Panel, choice, slider
@@ -73,7 +73,7 @@ def drive_panel(env_id: str = "FrozenLake-v1", seed: int = 0) -> Panel:
 def luck_panel() -> Panel:
     """How many episodes does a test need before it says more about the agent than about luck?"""
     controls = {
-        "agent": choice("agent", AGENTS),
+        "agent": choice("agent", list(AGENTS)),
         "num_episodes": slider("episodes", 100, 10, 1000, 10),
         "threshold": slider("threshold", 0.70, 0.5, 0.9, 0.01),
     }
@@ -125,3 +125,7 @@ def values_by_steps_left(model: TabularModel, num_steps: int) -> list[Floats]:
         values = found[-1].max(-1)
     return found
 
+
+def best_table(model: TabularModel) -> Floats:
+    """(S, A) the best policy that a table can hold, at gamma 0.99."""
+    return greedy_policy(value_iteration(model, 0.99))
