@@ -63,7 +63,7 @@ def pace(day: Day, budget: float, step: float) -> tuple[Bools, Floats]:
     wins, history = np.zeros(len(day.values), dtype=np.bool_), np.empty(len(day.values))
     for auction, (value, price) in enumerate(zip(day.values.tolist(), day.prices.tolist(), strict=True)):
         history[auction] = mu
-        spent = price if price < min(value / (1 + mu), left) else 0.0
+        spent = price if price < value / (1 + mu) and price <= left else 0.0
         wins[auction] = spent > 0
         left -= spent
         mu = max(0.0, mu + step * (spent - share))

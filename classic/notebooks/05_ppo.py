@@ -67,7 +67,8 @@ display(clip_panel())
 # How much better than expected was this action? One step gives the **TD error** of the critic $V$; generalised
 # advantage estimation sums those errors with weights that fall by $\gamma \lambda$ a step:
 #
-# $$\delta_t = r_t + \gamma V(s_{t+1}) - V(s_t), \qquad A_t = \sum_{k \ge 0} (\gamma \lambda)^k \, \delta_{t+k} \tag{5.3}$$
+# $$\delta_t = r_t + \gamma V(s_{t+1}) - V(s_t), \qquad
+# \; A_t = \sum_{k \ge 0} (\gamma \lambda)^k \, \delta_{t+k} \tag{5.3}$$
 #
 # $\lambda = 0$ believes the critic (little noise, its errors stay), $\lambda = 1$ believes what happened (no bias,
 # all the noise). In the picture the sixth of ten steps pays 1, and the critic expects 0.4 everywhere. Which steps get
