@@ -1,4 +1,4 @@
-"""A policy and a critic as two small networks, for separate actions and for continuous ones; save and load.
+"""A policy and a critic as two small networks, for separate actions and for continuous ones.
 
 The rollout needs no gradients and, one small batch at a time, torch costs more in calls than in sums. So the policy
 acts through `NumpyMlp`, which reads the very memory of the torch parameters and so follows every optimizer step. The
@@ -12,7 +12,6 @@ Left out: shared trunks, recurrent policies, pictures as observations.
 import itertools
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classic.errors import LessonError
-
 Floats = NDArray[np.float32]
 
 
-def mlp(sizes: Iterable[int], output_gain: float) -> nn.Sequential:
-    """Linear layers with tanh between them; orthogonal weights of gain sqrt(2) (the last: `output_gain`), no bias.
+def mlp(sizes: Iterable[int], output_gain: float, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Linear layers with tanh (or ReLU) between them; orthogonal weights of gain sqrt(2), no bias.
+
+    The last layer has the gain `output_gain`.
 
     The gains are those of OpenAI's baselines; see Huang et al. 2022, "The 37 implementation details of PPO", detail 2.
     """
@@ -37,7 +36,7 @@ def mlp(sizes: Iterable[int], output_gain: float) -> nn.Sequential:
         linear = nn.Linear(inner, outer)
         nn.init.orthogonal_(linear.weight, output_gain if is_last else math.sqrt(2))
         nn.init.zeros_(linear.bias)
-        layers += [linear] if is_last else [linear, nn.Tanh()]
+        layers += [linear] if is_last else [linear, activation()]
     return nn.Sequential(*layers)
 
 
@@ -46,6 +45,7 @@ class NumpyMlp:
 
     def __init__(self, network: nn.Sequential) -> None:
         linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+        self._is_tanh = any(isinstance(layer, nn.Tanh) for layer in network)
         self._layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linears]
 
     def __call__(self, x: Floats) -> Floats:
@@ -53,7 +53,10 @@ class NumpyMlp:
         for weight, bias in self._layers[:-1]:
             x = x @ weight
             x += bias
-            np.tanh(x, out=x)
+            if self._is_tanh:
+                np.tanh(x, out=x)
+            else:
+                np.maximum(x, 0.0, out=x)
         weight, bias = self._layers[-1]
         return np.asarray(x @ weight + bias)
 
@@ -122,37 +125,3 @@ def actor_critic_for(env: Any, hidden: int = 64) -> ActorCritic:
     continuous = not hasattr(space, "n")
     num_actions = int(space.shape[0]) if continuous else int(space.n)
     return ActorCritic(env.single_observation_space.shape[0], num_actions, continuous=continuous, hidden=hidden)
-
-
-def save_policy(path: Path, policy: ActorCritic, *, env_id: str, lesson: str) -> None:
-    """Write the networks with the environment that they belong to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"lesson": lesson, "env": env_id, "shape": policy.shape, "weights": policy.state_dict()}, path)
-
-
-def load_policy(path: Path, *, env_id: str) -> ActorCritic:
-    """Read what `save_policy` wrote.
-
-    Raises:
-        LessonError: no such file, not one of ours, or a policy of another environment.
-    """
-    if not path.is_file():
-        raise LessonError(f"there is no saved policy at {path}: make one with python -m classic.ppo --save {path}")
-    try:
-        # Weights only: a file from elsewhere can not run code here.
-        saved = torch.load(path, weights_only=True)
-        found = saved["env"]
-        policy = ActorCritic(**saved["shape"])
-        weights = saved["weights"]
-    except Exception as error:
-        raise LessonError(
-            f"{path} is not a policy that these lessons saved ({type(error).__name__}): make one with "
-            f"python -m classic.ppo --env {env_id} --save {path}"
-        ) from None
-    if found != env_id:
-        raise LessonError(
-            f"{path} holds a policy of {found}, and the environment is {env_id}: type --env {found}, or train one with "
-            f"python -m classic.ppo --env {env_id} --save {path}"
-        )
-    policy.load_state_dict(weights)
-    return policy

@@ -1,83 +1,139 @@
-"""Stable-Baselines3's PPO on the same task, timed and judged as ours is: same test episodes, same clock.
+"""Stable-Baselines3 on the same task, timed and judged as ours is: same test episodes, same clock.
 
-`course` are the two lines that most courses show: its defaults with a learning rate of 3e-4. `tuned` are the settings
-of RL Baselines3 Zoo for CartPole-v1 (hyperparams/ppo.yml), which reach 500 in 100,000 steps.
+`course` are the two lines that most courses show, with its defaults. `tuned` are the settings of RL Baselines3 Zoo for
+CartPole-v1 (hyperparams/dqn.yml, a2c.yml and ppo.yml), each with the budget that goes with them.
 
 Left out: its other algorithms. It is slower for reasons of its own generality (one Python environment at a time, infos,
 monitors), not for lack of care; the ratio says what a lean loop is worth on a small task.
 
-    python -m classic.ppo --against-sb3 tuned
+    python -m classic.ppo --against-sb3 course tuned
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classic.environments import specification
 from classic.errors import LessonError
-from classic.ppo import Point, Settings, evaluation_seed
+from classic.training_runs import Point, evaluation_seed
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
-COURSE = {"learning_rate": 3e-4}
-TUNED = {
-    "n_steps": 32,
-    "batch_size": 256,
-    "n_epochs": 20,
-    "gamma": 0.98,
-    "gae_lambda": 0.8,
-    "ent_coef": 0.0,
-    "learning_rate": lambda left: 1e-3 * left,
-    "clip_range": lambda left: 0.2 * left,
+
+@dataclass(frozen=True)
+class Preset:
+    """Arguments of an algorithm's class, and how long and in how many environments it trains."""
+
+    num_steps: int
+    num_envs: int = 1
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRESETS = {
+    "DQN": {
+        "course": Preset(100_000),
+        "tuned": Preset(
+            50_000,
+            1,
+            {
+                "learning_rate": 2.3e-3,
+                "batch_size": 64,
+                "buffer_size": 100_000,
+                "learning_starts": 1000,
+                "gamma": 0.99,
+                "target_update_interval": 10,
+                "train_freq": 256,
+                "gradient_steps": 128,
+                "exploration_fraction": 0.16,
+                "exploration_final_eps": 0.04,
+                "policy_kwargs": {"net_arch": [256, 256]},
+            },
+        ),
+    },
+    "A2C": {"course": Preset(500_000), "tuned": Preset(500_000, 8, {"ent_coef": 0.0})},
+    "PPO": {
+        "course": Preset(500_000, 1, {"learning_rate": 3e-4}),
+        "tuned": Preset(
+            100_000,
+            8,
+            {
+                "n_steps": 32,
+                "batch_size": 256,
+                "n_epochs": 20,
+                "gamma": 0.98,
+                "gae_lambda": 0.8,
+                "ent_coef": 0.0,
+                "learning_rate": lambda left: 1e-3 * left,
+                "clip_range": lambda left: 0.2 * left,
+            },
+        ),
+    },
 }
-# Environments side by side: the zoo's 8, and the one that `PPO("MlpPolicy", "CartPole-v1")` makes.
-NUM_ENVS = {"course": 1, "tuned": 8}
+EVALUATE_EVERY = 2000  # environment steps, or a rollout where that is longer
+
+
+def require_fair_race(env_id: str, which: list[str], options: Mapping[str, Any]) -> None:
+    """Raise LessonError where SB3 is asked for and could not be given the same task."""
+    threshold = specification(env_id).reward_threshold
+    if which and (threshold is None or options):
+        raise LessonError(
+            f"--against-sb3 times the way to the threshold of the plain environment; {env_id} has the threshold "
+            f"{threshold} and was given the options {dict(options)}: type --env CartPole-v1 without options"
+        )
 
 
 def train_sb3(
     env_id: str,
-    settings: Settings,
     seed: int,
     *,
-    which: str,
+    algorithm: str,
+    preset: Preset,
+    num_steps: int,
+    num_evaluation_episodes: int,
     stop_at: float | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
+    save: Path | None = None,
 ) -> list[Point]:
-    """Train Stable-Baselines3's PPO and evaluate it at every 2,000 steps or so, as `classic.ppo.train` does.
+    """Train Stable-Baselines3 and evaluate it every 2,000 steps or so, as `classic.training_runs` does.
 
     Args:
         env_id: a Gymnasium id.
-        settings: budget and number of evaluation episodes are read from here, the rest is SB3's own.
         seed: of SB3's training; the evaluation has the same episodes as ours.
-        which: "course" or "tuned".
+        algorithm: name of the class: DQN, A2C or PPO.
+        preset: its settings.
+        num_steps: its budget.
+        num_evaluation_episodes: of one evaluation.
         stop_at: stop at the first evaluation with this mean return.
         on_point: called at each evaluation.
+        save: where `model.save` writes the model as it is at the end.
 
     Raises:
         LessonError: Stable-Baselines3 is not installed.
     """
     try:
-        from stable_baselines3 import PPO
+        import stable_baselines3
         from stable_baselines3.common.callbacks import BaseCallback
         from stable_baselines3.common.env_util import make_vec_env
     except ImportError:
         raise LessonError(
             "Stable-Baselines3 is not installed: type pip install stable-baselines3, or leave --against-sb3 out"
         ) from None
-    test_env = make_vector(env_id, settings.num_evaluation_episodes)
+    test_env = make_vector(env_id, num_evaluation_episodes)
     points: list[Point] = []
 
     class Evaluation(BaseCallback):
-        """After each rollout; with short rollouts, after every 2,000 steps."""
+        """Between two rollouts, at least `EVALUATE_EVERY` steps after the last evaluation."""
 
         def _on_step(self) -> bool:
             return not reached()
 
         def _on_rollout_start(self) -> None:
-            if self.num_timesteps - (points[-1].step if points else 0) < 2000:
-                return
-            evaluate(self.model, self.num_timesteps)
+            if self.num_timesteps - (points[-1].step if points else 0) >= EVALUATE_EVERY:
+                evaluate(self.model, self.num_timesteps)
 
     def reached() -> bool:
         return bool(points) and stop_at is not None and points[-1].mean_return >= stop_at
@@ -91,11 +147,14 @@ def train_sb3(
         on_point(points[-1])
 
     began = time.perf_counter()
-    env = make_vec_env(env_id, n_envs=NUM_ENVS[which], seed=seed)
-    model = PPO("MlpPolicy", env, seed=seed, device="cpu", **(COURSE if which == "course" else TUNED))
-    model.learn(settings.num_steps, callback=Evaluation())
+    env = make_vec_env(env_id, n_envs=preset.num_envs, seed=seed)
+    model = getattr(stable_baselines3, algorithm)("MlpPolicy", env, seed=seed, device="cpu", **preset.arguments)
+    model.learn(num_steps, callback=Evaluation())
     if not reached():
         evaluate(model, model.num_timesteps)
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        model.save(save)
     env.close()
     test_env.close()
     return points

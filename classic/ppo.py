@@ -13,7 +13,6 @@ Left out: recurrent policies, pictures as observations, several processes, norma
     python -m classic.ppo --against-sb3 tuned --seeds 3 --out runs/ppo
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,8 @@ from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
 from classic.errors import LessonError
-from classic.vector_rollouts import Rollout, VectorStreams, make_vector, returns_of_first_episodes
+from classic.training_runs import Point, Result, run_training
+from classic.vector_rollouts import Rollout, VectorStreams, make_vector
 from rlhf_lab.functional import clip_fraction, clipped_surrogate, clipped_value_error, explained_variance, gae, kl_k3
 
 
@@ -50,7 +50,7 @@ class Settings:
     adam_eps: float = 1e-5
     reward_scale: float = 1.0  # for learning alone; what is reported is unscaled
     hidden: int = 64
-    evaluate_every: int = 1  # iterations
+    evaluate_every: int = 1  # environment steps, or an iteration where that is longer
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
@@ -77,35 +77,6 @@ class Batch:
     old_values: Tensor  # (N,)
     advantages: Tensor  # (N,)
     returns: Tensor  # (N,) advantages + values: what the critic should say
-
-
-@dataclass(frozen=True)
-class Point:
-    """One evaluation without chance in the actions."""
-
-    step: int
-    seconds: float  # since training began, evaluations included
-    mean_return: float
-    metrics: dict[str, float]  # of the update before it
-
-
-@dataclass(frozen=True)
-class Result:
-    """The trained policy and its best moment."""
-
-    policy: ActorCritic  # as it was at its best evaluation
-    last_weights: dict[str, Tensor]  # as it was at the end
-    points: list[Point]
-    num_steps: int
-    seconds: float
-
-    @property
-    def best(self) -> Point:
-        return max(self.points, key=lambda point: point.mean_return)
-
-    def first_at(self, threshold: float) -> Point | None:
-        """The first evaluation at or above the threshold."""
-        return next((point for point in self.points if point.mean_return >= threshold), None)
 
 
 def make_batch(rollout: Rollout, policy: ActorCritic, settings: Settings) -> Batch:
@@ -206,10 +177,9 @@ class Trainer:
 
     def __init__(self, env_id: str, settings: Settings, seed: int, options: dict[str, Any]) -> None:
         torch.manual_seed(seed)
-        self._settings, self._seed = settings, seed
+        self._settings = settings
         self._generator = np.random.default_rng(seed)
         self.streams = VectorStreams(make_vector(env_id, settings.num_envs, **options), seed)
-        self._test_env = make_vector(env_id, settings.num_evaluation_episodes, **options)
         self.policy = actor_critic_for(self.streams.env, settings.hidden)
         self._optimizer = torch.optim.Adam(
             self.policy.parameters(), settings.learning_rate, eps=settings.adam_eps, fused=True
@@ -224,14 +194,6 @@ class Trainer:
         batch = make_batch(rollout, self.policy, settings)
         return update(self.policy, self._optimizer, batch, settings, self._generator)
 
-    def mean_return(self) -> float:
-        """Of episodes without chance in the actions; the same start states at every call."""
-        return float(returns_of_first_episodes(self._test_env, self.policy.best, evaluation_seed(self._seed)).mean())
-
-    def close(self) -> None:
-        self.streams.env.close()
-        self._test_env.close()
-
     def _act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         return self.policy.sample(observations, self._generator)
 
@@ -244,7 +206,7 @@ def train(
     options: dict[str, Any] | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
     stop_at: float | None = None,
-) -> Result:
+) -> Result[ActorCritic]:
     """Train one policy.
 
     Args:
@@ -255,37 +217,15 @@ def train(
         on_point: called at each evaluation, for progress and live plots.
         stop_at: stop at the first evaluation with this mean return; None uses up the budget.
     """
-    began = time.perf_counter()
-    trainer = Trainer(env_id, settings, seed, options or {})
-    points: list[Point] = []
-    best_weights = weights_of(trainer.policy)
-    num_iterations = settings.num_steps // (settings.num_envs * settings.rollout_length)
-    for iteration in range(num_iterations):
-        metrics = trainer.iterate(iteration / num_iterations)
-        is_last = iteration + 1 == num_iterations
-        if (iteration + 1) % settings.evaluate_every and not is_last:
-            continue
-        mean_return = trainer.mean_return()
-        if all(mean_return > point.mean_return for point in points):
-            best_weights = weights_of(trainer.policy)
-        points.append(Point(trainer.streams.num_steps, time.perf_counter() - began, mean_return, metrics))
-        on_point(points[-1])
-        if stop_at is not None and mean_return >= stop_at:
-            break
-    trainer.close()
-    last_weights = weights_of(trainer.policy)
-    trainer.policy.load_state_dict(best_weights)
-    return Result(trainer.policy, last_weights, points, trainer.streams.num_steps, time.perf_counter() - began)
-
-
-def evaluation_seed(seed: int) -> int:
-    """Far from the seeds of training, and the same at every evaluation, so that two of them differ by the policy."""
-    return 1_000_000 + seed
-
-
-def weights_of(policy: ActorCritic) -> dict[str, Tensor]:
-    """A copy of the weights."""
-    return {name: weight.detach().clone() for name, weight in policy.state_dict().items()}
+    return run_training(
+        lambda: Trainer(env_id, settings, seed, options or {}),
+        make_vector(env_id, settings.num_evaluation_episodes, **options or {}),
+        num_steps=settings.num_steps,
+        evaluate_every=settings.evaluate_every,
+        seed=seed,
+        on_point=on_point,
+        stop_at=stop_at,
+    )
 
 
 if __name__ == "__main__":

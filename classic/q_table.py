@@ -5,9 +5,10 @@ Left out: the loop over steps and the exploration schedule (`classic.q_learning`
     python -m pytest tests/classic/test_q_table.py
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classic.dynamic_programming import epsilon_greedy_policy
 from classic.table_streams import Moves
@@ -17,7 +18,7 @@ Method = Literal["q_learning", "sarsa", "expected_sarsa"]
 StepSize = Literal["schedule", "one_over_n", "rescaled"]
 
 
-def epsilon_greedy_actions(rows: Floats, epsilon: float, generator: np.random.Generator) -> Integers:
+def epsilon_greedy_actions(rows: NDArray[np.floating[Any]], epsilon: float, generator: np.random.Generator) -> Integers:
     """With probability epsilon any action, else one of the best, each of several equally good ones as likely.
 
     The trap: plain `argmax` takes the first of equals, so that an agent with an empty table walks to the left for ever

@@ -13,7 +13,7 @@ Left out: the other two ways to reset (refused), observations that are not one f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -88,11 +88,15 @@ class VectorStreams:
         self.env = env
         space = env.single_action_space
         self._bounds = (space.low, space.high) if isinstance(space, gym.spaces.Box) else None
-        self.observations: Floats = self._flat(env.reset(seed=seed)[0])
-        self._ended: Bools = np.zeros(env.num_envs, dtype=np.bool_)
-        self._running_returns = np.zeros(env.num_envs)
         self.episode_returns: list[float] = []  # of all episodes that have ended so far, in order
         self.num_steps = 0  # environment steps so far; resets are not counted
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Begin a new episode in every stream, wherever it stands."""
+        self.observations: Floats = self._flat(self.env.reset(seed=seed)[0])
+        self._ended: Bools = np.zeros(self.env.num_envs, dtype=np.bool_)
+        self._running_returns = np.zeros(self.env.num_envs)
 
     def collect(self, act: Act, num_columns: int) -> Rollout:
         """Step all streams `num_columns` times."""
@@ -157,3 +161,39 @@ def returns_of_first_episodes(env: Any, act: Act, seed: int) -> NDArray[np.float
         if not running.any():
             return totals
     raise LessonError("an episode has not ended after 100,000 steps: give a time limit with --max-episode-steps 500")
+
+
+def whole_episodes(streams: VectorStreams, act: Act, seed: int) -> Rollout:
+    """One episode of each stream from its beginning to its end, (B, T) with T the length of the longest.
+
+    `is_step` is False after the end of a shorter one; what the stream does meanwhile is thrown away and not counted in
+    `num_steps`. The streams are reset with the seed, and stand at odd places afterwards.
+
+    Raises:
+        LessonError: an episode does not end within 100,000 steps.
+    """
+    num_steps, num_episodes = streams.num_steps, len(streams.episode_returns)
+    streams.restart(seed)
+    running = np.ones(streams.env.num_envs, dtype=np.bool_)
+    columns: list[Rollout] = []
+    while running.any():
+        if len(columns) == 100_000:
+            raise LessonError(
+                "an episode has not ended after 100,000 steps: give a time limit with --max-episode-steps 500"
+            )
+        column = streams.collect(act, 1)
+        columns.append(replace(column, is_step=running[:, None].copy()))
+        running &= ~(column.terminated | column.truncated)[:, 0]
+    whole = in_a_row(columns)
+    streams.num_steps = num_steps + int(whole.is_step.sum())
+    del streams.episode_returns[num_episodes:]
+    streams.episode_returns += np.where(whole.is_step, whole.rewards, 0.0).sum(1).tolist()
+    return whole
+
+
+def in_a_row(rollouts: Sequence[Rollout]) -> Rollout:
+    """Rollouts that were collected one after the other, as one."""
+    observations = [*(rollout.observations[:, :-1] for rollout in rollouts), rollouts[-1].observations[:, -1:]]
+    names = ("actions", "rewards", "terminated", "truncated", "is_step")
+    columns = {name: np.concatenate([getattr(rollout, name) for rollout in rollouts], axis=1) for name in names}
+    return Rollout(observations=np.concatenate(observations, axis=1), **columns)

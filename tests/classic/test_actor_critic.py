@@ -1,15 +1,13 @@
-"""Policy and critic against torch.distributions, their start, and their way to disk and back."""
+"""Policy and critic against torch.distributions, their start."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical, Normal
 
-from classic.actor_critic import ActorCritic, load_policy, mlp, save_policy
-from classic.errors import LessonError
+from classic.actor_critic import ActorCritic, mlp
 
 OBSERVATIONS = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
 
@@ -86,26 +84,3 @@ def test_samples_of_continuous_actions_have_their_mean_and_deviation() -> None:
     actions = policy.sample(np.tile(OBSERVATIONS[:1].numpy(), (50_000, 1)), np.random.default_rng(0))
     assert actions.mean(0) == pytest.approx(policy.best(OBSERVATIONS[:1].numpy())[0], abs=0.03)
     assert actions.std(0) == pytest.approx(np.exp([-0.5, 0.3]), abs=0.03)
-
-
-@pytest.mark.parametrize("continuous", [False, True])
-def test_a_saved_policy_acts_the_same_to_the_last_bit(tmp_path: Path, continuous: bool) -> None:
-    policy = policy_of(continuous=continuous)
-    save_policy(tmp_path / "deep" / "policy.pt", policy, env_id="CartPole-v1", lesson="ppo")
-    again = load_policy(tmp_path / "deep" / "policy.pt", env_id="CartPole-v1")
-    assert np.array_equal(again.best(OBSERVATIONS.numpy()), policy.best(OBSERVATIONS.numpy()))
-    assert torch.equal(again.values(OBSERVATIONS), policy.values(OBSERVATIONS))
-
-
-def test_a_policy_of_another_environment_is_refused(tmp_path: Path) -> None:
-    save_policy(tmp_path / "policy.pt", policy_of(), env_id="CartPole-v1", lesson="ppo")
-    with pytest.raises(LessonError, match=r"holds a policy of CartPole-v1.*type --env CartPole-v1"):
-        load_policy(tmp_path / "policy.pt", env_id="Acrobot-v1")
-
-
-def test_what_is_no_policy_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LessonError, match="there is no saved policy"):
-        load_policy(tmp_path / "nothing.pt", env_id="CartPole-v1")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(LessonError, match="is not a policy that these lessons saved"):
-        load_policy(tmp_path / "text.pt", env_id="CartPole-v1")

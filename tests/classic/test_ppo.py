@@ -12,8 +12,9 @@ import torch
 from classic.actor_critic import ActorCritic
 from classic.clip_picture import objective
 from classic.errors import LessonError
-from classic.ppo import Batch, Result, Settings, centred, make_batch, minibatches, ppo_loss, train
+from classic.ppo import Batch, Settings, Trainer, centred, make_batch, minibatches, ppo_loss, train, update
 from classic.ppo_command import main
+from classic.training_runs import Result
 from classic.vector_rollouts import VectorStreams, make_vector
 from rlhf_lab.functional import policy_gradient
 from tests.classic.probes import register_probes
@@ -27,7 +28,7 @@ SMALL = Settings(
     num_ppo_epochs=10,
     learning_rate=1e-2,
     gamma=0.9,
-    evaluate_every=1000,  # at the end only
+    evaluate_every=1_000_000,  # at the end only
     num_evaluation_episodes=8,
 )
 
@@ -149,6 +150,42 @@ def test_the_picture_shows_the_objective_of_figure_1() -> None:
     assert bad == pytest.approx([-0.8, -1.0, -1.1, -1.2, -1.5])
 
 
+def test_details_that_are_easily_lost() -> None:
+    """Huang et al. 2022, "The 37 implementation details of PPO": 3 Adam's eps, 4 annealing, 11 the gradient's norm."""
+    trainer = Trainer("CartPole-v1", SMALL, 0, {})
+    (group,) = trainer._optimizer.param_groups
+    assert group["eps"] == 1e-5
+    trainer.iterate(0.75)
+    assert group["lr"] == pytest.approx(SMALL.learning_rate / 4)
+    before = [weight.clone() for weight in trainer.policy.parameters()]
+    trainer.iterate(1.0)  # all is spent
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.policy.parameters(), strict=True))
+    assert Settings().max_grad_norm == 0.5
+    still = Trainer("CartPole-v1", replace(SMALL, max_grad_norm=0.0), 0, {})
+    before = [weight.clone() for weight in still.policy.parameters()]
+    still.iterate(0.0)
+    assert all(torch.equal(old, new) for old, new in zip(before, still.policy.parameters(), strict=True))
+
+
+def test_what_was_known_when_sampling_stays_as_it_was_for_all_epochs() -> None:
+    policy = policy_with_opinions()
+    batch = random_batch(policy)
+    frozen = [column.clone() for column in vars(batch).values()]
+    optimizer = torch.optim.Adam(policy.parameters(), 0.01)
+    update(policy, optimizer, batch, replace(SMALL, minibatch_size=16), np.random.default_rng(0))
+    assert not any(column.requires_grad for column in vars(batch).values())
+    assert all(torch.equal(old, new) for old, new in zip(frozen, vars(batch).values(), strict=True))
+
+
+def test_value_clipping_is_an_option_and_off_by_default() -> None:
+    policy = policy_with_opinions()
+    batch = random_batch(policy)
+    far = replace(batch, old_values=batch.old_values + 10)  # now 10 above what was said when sampling is "too far"
+    assert Settings().value_clip_range is None
+    plain, clipped = (ppo_loss(policy, far, replace(SMALL, value_clip_range=c))[1]["value_loss"] for c in (None, 0.2))
+    assert clipped > 2 * plain
+
+
 # --- probes --------------------------------------------------------------------------------------------------------
 
 
@@ -192,18 +229,18 @@ def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
 
 
 @pytest.fixture(scope="module")
-def pole() -> Result:
+def pole() -> Result[ActorCritic]:
     return train("CartPole-v1", replace(Settings(), num_steps=60_000), seed=0, stop_at=500)
 
 
-def test_the_pole_stays_up(pole: Result) -> None:
+def test_the_pole_stays_up(pole: Result[ActorCritic]) -> None:
     assert pole.best.mean_return == 500
     reached = pole.first_at(475)
     assert reached is not None
     assert reached.step <= 60_000
 
 
-def test_figures_of_a_healthy_run(pole: Result) -> None:
+def test_figures_of_a_healthy_run(pole: Result[ActorCritic]) -> None:
     metrics = [point.metrics for point in pole.points]
     assert metrics[0]["entropy"] == pytest.approx(math.log(2), abs=0.03)
     assert metrics[-1]["entropy"] < metrics[0]["entropy"]
@@ -251,13 +288,3 @@ def test_the_command_trains_writes_saves_and_reloads(tmp_path: Path, capsys: pyt
 def test_what_can_not_work_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(LessonError, match=message):
         main([*arguments, "--quiet"])
-
-
-def test_stable_baselines3_is_judged_by_the_same_episodes() -> None:
-    pytest.importorskip("stable_baselines3")
-    from classic.against_sb3 import train_sb3
-
-    settings = replace(Settings(), num_steps=2048, num_evaluation_episodes=10)
-    points = train_sb3("CartPole-v1", settings, 0, which="tuned")
-    assert points[-1].step >= 2048
-    assert 8 <= points[-1].mean_return <= 500

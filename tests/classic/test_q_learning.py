@@ -54,6 +54,18 @@ def test_the_table_comes_to_rest_at_the_oracle() -> None:
     assert result.points[-1].q_error < 0.01
 
 
+def test_a_step_size_that_falls_finds_q_and_a_constant_one_keeps_trembling() -> None:
+    model = tabular_model("FrozenLake-v1", desc=["SF", "HG"])
+    settings = Settings(gamma=0.9, epsilon=Schedule(1.0), alpha=Schedule(0.1), num_steps=400_000, **FEW)
+    errors = {
+        name: learn(model, replace(settings, step_size=name), 0).points[-1].q_error
+        for name in ("schedule", "one_over_n", "rescaled")
+    }
+    assert errors["rescaled"] < 0.2 * errors["schedule"]
+    # The plain mean of all targets never forgets the first, wrong ones: on the long way it is the slowest.
+    assert errors["rescaled"] < errors["one_over_n"]
+
+
 def test_a_time_limit_is_no_end_and_a_termination_is_one() -> None:
     """Reward 1 a step, gamma 0.9. Cut off after 5 steps: 1 / (1 - 0.9). Over after 5: (1 - 0.9^5) / (1 - 0.9)."""
     settings = Settings(gamma=0.9, alpha=Schedule(0.5), epsilon=Schedule(0.1), num_steps=20_000, num_evaluations=1)

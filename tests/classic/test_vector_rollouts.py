@@ -20,7 +20,8 @@ BY_HAND = (0.05, 0.1, 0.9, 0.3)
 
 
 def random_actions(observations: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(int(abs(observations).sum() * 1e6) % 2**32).integers(2, size=len(observations))
+    """Of no use and hard to foresee, but each row's action depends on what is seen in that row alone."""
+    return (abs(observations).sum(-1) * 1e5 % 2).astype(np.int64)
 
 
 def sentinel_rollouts(num_rollouts: int, num_columns: int) -> tuple[VectorStreams, list[Rollout]]:
@@ -88,6 +89,35 @@ def test_the_vector_cart_pole_moves_as_the_single_one() -> None:
             fresh = terminated
             num_ends += terminated
     assert num_ends > 8
+
+
+def test_episodes_are_the_same_however_a_stream_is_reset() -> None:
+    """Ours on a stream that resets on the next step, against Gymnasium's own way to reset on the same step."""
+    ours = VectorStreams(gym.make_vec("CartPole-v1", 2, "sync"), seed=5)
+    rollout = ours.collect(random_actions, 150)
+    same = gym.make_vec("CartPole-v1", 2, "sync", {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP})
+    seen, _ = same.reset(seed=5)
+    # Actions must depend on one stream alone, as the two ways part after the first end of either.
+    rows: list[list[tuple[list[float], list[float], bool]]] = [[], []]
+    for _ in range(150):
+        after, _, terminated, truncated, info = same.step(random_actions(seen))
+        for index in range(2):
+            ended = terminated[index] or truncated[index]
+            reached = info["final_obs"][index] if ended else after[index]
+            rows[index].append((seen[index].tolist(), reached.tolist(), bool(terminated[index])))
+        seen = after
+    for index in range(2):
+        steps = np.flatnonzero(rollout.is_step[index])
+        found = [
+            (
+                rollout.observations[index, column].tolist(),
+                rollout.observations[index, column + 1].tolist(),
+                bool(rollout.terminated[index, column]),
+            )
+            for column in steps
+        ]
+        assert len(found) < 150, "there was no end"
+        assert found == rows[index][: len(found)]
 
 
 def test_the_first_episode_of_each_stream_is_judged() -> None:
