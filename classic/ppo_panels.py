@@ -5,27 +5,22 @@ Left out: the lesson itself (`classic.ppo`).
     jupyter lab classic/notebooks/05_ppo.ipynb
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from classic.actor_critic import ActorCritic
 from classic.charts import chart, draw_lines, finish
 from classic.clip_picture import objective
 from classic.curves import Curve
-from classic.notebook_controls import Answer, Panel, Show, budget, draw_every, slider, switch
-from classic.pictures import picture_of_cart_pole
-from classic.ppo import Point, Result, Settings, evaluation_seed, train
-from classic.ppo_command import BY_HAND
-from classic.vector_rollouts import Act, VectorStreams, act_by_sign, make_vector, returns_of_first_episodes
+from classic.notebook_controls import Answer, Panel, budget, slider, switch
+from classic.ppo import Settings, train
+from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel
+from classic.training_runs import Point, Result
 from rlhf_lab.functional import gae
-
-POLE = "CartPole-v1"
-OURS, THEIRS = "train ours", "train Stable-Baselines3"
 
 
 def clip_panel() -> Panel:
@@ -140,93 +135,21 @@ def targets_of_standing(gamma: float, *, cut_is_end: bool, num_steps: int = 500)
     return (advantages + truth)[0]
 
 
-class PolePanel(Panel):
-    """PPO on the pole behind a button, ours and Stable-Baselines3's on one chart, and the policy that came out."""
+def pole_panel(num_steps: int = 100_000, their_steps: int = 8_000, seed: int = 0) -> TrainingPanel:
+    """PPO on the pole: a training of some seconds, drawn while it runs; it stops at 500."""
+    settings = Settings(num_steps=budget(num_steps, 2048), num_evaluation_episodes=NUM_EPISODES)
 
-    def __init__(self, num_steps: int, their_steps: int, seed: int) -> None:
-        self._num_steps, self._their_steps, self._seed = num_steps, their_steps, seed
-        self._curves: dict[str, Curve] = {}
-        self._by_hand = mean_return_by_hand()
-        self.result: Result | None = None
-        controls = {
-            "clip_range": slider("clip range", 0.2, 0.05, 0.5, 0.05),
-            "gae_lambda": slider("lambda", 0.95, 0.0, 1.0, 0.05),
-            "num_ppo_epochs": slider("epochs", 10, 1, 20, 1),
-        }
-        super().__init__(None, controls, {OURS: self._ours, THEIRS: self._theirs})
+    def start(values: Mapping[str, Any], on_point: Callable[[Point], None]) -> Result[ActorCritic]:
+        return train(POLE, replace(settings, **values), seed, on_point=on_point, stop_at=500)
 
-    def _ours(self, show: Show, **values: Any) -> None:
-        torch.set_num_threads(1)
-        settings = replace(self._settings(self._num_steps), **values)
-        points: list[Point] = []
-        is_due = draw_every(settings.num_steps // (settings.num_envs * settings.rollout_length))
+    def name_of(values: Mapping[str, Any]) -> str:
+        return f"clip {values['clip_range']:g}, lambda {values['gae_lambda']:g}, {values['num_ppo_epochs']} epochs"
 
-        def on_point(point: Point) -> None:
-            points.append(point)
-            if is_due(len(points)) or point.mean_return >= 500:
-                show(self._chart(OURS, points))
-
-        self.result = train(POLE, settings, self._seed, on_point=on_point, stop_at=500)
-        show(self._chart(OURS, points))
-
-    def _theirs(self, show: Show, **values: Any) -> None:
-        from classic.against_sb3 import train_sb3
-
-        torch.set_num_threads(1)
-        points: list[Point] = []
-
-        def on_point(point: Point) -> None:
-            points.append(point)
-            show(self._chart(THEIRS, points))
-
-        train_sb3(POLE, self._settings(self._their_steps), self._seed, which="tuned", stop_at=500, on_point=on_point)
-
-    def _settings(self, num_steps: int) -> Settings:
-        return Settings(num_steps=budget(num_steps, 2048), num_evaluation_episodes=30)
-
-    def _chart(self, label: str, points: list[Point]) -> Answer:
-        name = "ours" if label == OURS else "Stable-Baselines3, tuned"
-        self._curves[name] = Curve([point.step for point in points], [[point.mean_return for point in points]])
-        limits = {"the most there is": 500.0, "solved": 475.0, "four numbers by hand": self._by_hand}
-
-        def draw(axes: Any) -> None:
-            draw_lines(axes, self._curves, xlabel="environment steps", ylabel="mean return", limits=limits)
-            axes.set_ylim(0, 520)
-
-        last = points[-1]
-        speed = f"{last.step / last.seconds:,.0f} steps a second"
-        return Answer(chart(draw), f"{name}: {last.step:,} steps, mean return {last.mean_return:.1f}, {speed}")
-
-    def episode(self) -> list[Image.Image]:
-        """Frames of an episode: of the trained policy, or before training of the four numbers by hand."""
-        if self.result is None:
-            return pole_episode(act_by_sign(BY_HAND), self._seed, "by hand")
-        return pole_episode(self.result.policy.best, self._seed, "trained")
-
-
-def pole_panel(num_steps: int = 100_000, their_steps: int = 8_000, seed: int = 0) -> PolePanel:
-    """A training of some seconds, drawn while it runs; it stops at 500."""
-    return PolePanel(num_steps, their_steps, seed)
-
-
-def mean_return_by_hand(num_episodes: int = 100) -> float:
-    """The honest baseline: push right where four numbers times the observation are above 0."""
-    env = make_vector(POLE, num_episodes)
-    returns = returns_of_first_episodes(env, act_by_sign(BY_HAND), evaluation_seed(0))
-    env.close()
-    return float(returns.mean())
-
-
-def pole_episode(act: Act, seed: int, name: str, every: int = 5) -> list[Image.Image]:
-    """Every fifth frame of one episode, and the last."""
-    env = make_vector(POLE, 1)
-    streams = VectorStreams(env, evaluation_seed(seed))
-    frames = [picture_of_cart_pole(streams.observations[0], f"{name}, step 0")]
-    seen: NDArray[np.float32] = streams.observations[0]
-    while not streams.episode_returns:
-        streams.collect(act, 1)
-        seen = streams.observations[0]
-        if streams.num_steps % every == 0:
-            frames.append(picture_of_cart_pole(seen, f"{name}, step {streams.num_steps}"))
-    env.close()
-    return [*frames, picture_of_cart_pole(seen, f"{name}, over after {streams.num_steps} steps")]
+    controls = {
+        "clip_range": slider("clip range", 0.2, 0.05, 0.5, 0.05),
+        "gae_lambda": slider("lambda", 0.95, 0.0, 1.0, 0.05),
+        "num_ppo_epochs": slider("epochs", 10, 1, 20, 1),
+    }
+    return TrainingPanel(
+        start, name_of, controls, algorithm="PPO", their_steps=their_steps, num_steps=settings.num_steps, seed=seed
+    )

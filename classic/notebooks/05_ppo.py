@@ -39,9 +39,11 @@ from pathlib import Path
 import numpy as np
 from IPython.display import display
 
-from classic.actor_critic import load_policy, save_policy
+from classic.actor_critic import ActorCritic
 from classic.notebook_controls import replay
-from classic.ppo_panels import POLE, advantage_panel, clip_panel, mean_return_by_hand, pole_panel, time_limit_panel
+from classic.ppo_panels import advantage_panel, clip_panel, pole_panel, time_limit_panel
+from classic.saved_policies import load_policy, save_policy
+from classic.training_panel import POLE, mean_return_by_hand
 
 # %% [markdown]
 # ## The clip
@@ -134,7 +136,7 @@ display(replay(pole.episode(), milliseconds=60))
 if pole.result is not None:
     path = Path(tempfile.mkdtemp()) / "pole.pt"
     save_policy(path, pole.result.policy, env_id=POLE, lesson="ppo")
-    again = load_policy(path, env_id=POLE)
+    again = load_policy(path, ActorCritic, env_id=POLE, lesson="ppo")
     seen = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     print("same actions:", (again.best(seen) == pole.result.policy.best(seen)).all())
 

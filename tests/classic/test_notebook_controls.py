@@ -1,6 +1,7 @@
 """Panels without a browser: moving a control redraws, buttons draw live, stills stand in for widgets."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from classic.errors import LessonError
 
 pytest.importorskip("ipywidgets")
+from classic.dqn_panels import dqn_panel, loss_panel, overestimation, slope_of_huber
 from classic.luck import chance_below, success_counts
 from classic.notebook_controls import (
     Answer,
@@ -25,6 +27,16 @@ from classic.notebook_controls import (
     switch,
     with_lines,
 )
+from classic.policy_gradient_panels import (
+    density_panel,
+    density_slopes,
+    mean_and_variance,
+    noise_panel,
+    pendulum_panel,
+    two_arm_samples,
+    two_arms_panel,
+)
+from classic.policy_gradient_panels import pole_panel as gradient_pole_panel
 from classic.ppo_panels import (
     advantage_answer,
     clip_panel,
@@ -256,13 +268,82 @@ def test_slopes_are_zero_exactly_on_the_flat_parts() -> None:
 
 def test_the_pole_is_trained_and_shown() -> None:
     panel = pole_panel(num_steps=4096)
+    assert size_of(panel)[0] > 600  # the chart with its limits is there before anybody presses
     by_hand = panel.episode()
-    assert len(by_hand) == 102  # 500 steps by hand, every fifth, the first and the last
+    assert len(by_hand) == 101  # 500 steps by hand, every fifth and the first
     panel.controls["num_ppo_epochs"].value = 2
     panel.press("train ours")
-    assert "ours: 4," in panel.text.value
+    assert "clip 0.2, lambda 0.95, 2 epochs: 4," in panel.text.value
+    first = np.asarray(panel.answer.picture)
+    panel.controls["clip_range"].value = 0.1
+    assert (np.asarray(panel.answer.picture) == first).all()  # a control counts when a button is pressed
+    panel.press("train ours")
+    assert "clip 0.1" in panel.text.value
     assert panel.result is not None
-    assert len(panel.episode()) < 102
+    assert len(panel.episode()) <= 101
+
+
+def test_losses_and_their_slopes() -> None:
+    assert [slope_of_huber(error) for error in (-3.0, 0.25, 7.0)] == [-1.0, 0.25, 1.0]
+    panel = loss_panel()
+    assert "squared loss +2.50, of Huber's +1.00" in panel.text.value
+
+
+def test_the_best_of_noisy_numbers_by_the_published_expectation() -> None:
+    """The mean of the largest of two standard normals is 1 / sqrt(pi); of one it is 0, and double DQN gives 0."""
+    assert overestimation(1.0, 2, double=False) == pytest.approx(1 / math.sqrt(math.pi), abs=0.02)
+    assert overestimation(1.0, 1, double=False) == pytest.approx(0.0, abs=0.02)
+    assert overestimation(3.0, 10, double=True) == pytest.approx(0.0, abs=0.06)
+
+
+def test_crutches_are_taken_away_by_their_switches() -> None:
+    panel = dqn_panel(num_steps=1600)
+    panel.controls["replay"].value = False
+    panel.controls["double"].value = True
+    panel.press("train ours")
+    assert "without replay, double, rate 0.001: 1," in panel.text.value
+    assert panel.result is not None
+    assert "doomed_q" in panel.result.points[-1].metrics
+
+
+def test_two_arms_have_one_mean_and_the_noise_depends_on_the_baseline() -> None:
+    means, variances = zip(
+        *(mean_and_variance(*two_arm_samples(0.5, 11.0, 10.0, baseline)) for baseline in (0.0, 5.0, 10.5)), strict=True
+    )
+    assert means == pytest.approx([0.25] * 3)  # p (1 - p) (11 - 10)
+    assert variances == pytest.approx([5.25**2, 2.75**2, 0.0], abs=1e-9)
+    panel = two_arms_panel()
+    assert "mean +0.2500" in panel.text.value
+    panel.controls["baseline"].value = 10.5
+    assert "variance 0.0000" in panel.text.value
+
+
+def test_a_good_action_pulls_the_bell_and_widens_it_beyond_one_deviation() -> None:
+    assert density_slopes(0.0, 0.0, 1.5)[1] > 0 > density_slopes(0.0, 0.0, 0.5)[1]
+    assert density_slopes(0.0, 0.0, 1.0) == pytest.approx((1.0, 0.0), abs=1e-6)
+    assert "mean +1.00" in density_panel().text.value
+
+
+def test_noise_is_measured_for_the_three_methods() -> None:
+    panel = noise_panel(num_steps=10_240, num_batches=6)
+    panel.controls["num_episodes"].value = 2
+    panel.press("measure the noise")
+    assert "reinforce 100.0%, baseline " in panel.text.value
+
+
+@pytest.mark.parametrize("method", ["reinforce", "baseline", "actor_critic"])
+def test_each_method_trains_from_its_panel(method: str) -> None:
+    panel = gradient_pole_panel(num_steps=2048)
+    panel.controls["method"].value = method
+    panel.press("train ours")
+    assert panel.text.value.startswith(method.replace("_", "-"))
+
+
+def test_the_pendulum_has_no_lines_of_the_pole_and_no_race() -> None:
+    panel = pendulum_panel(num_steps=8192)
+    assert list(panel.buttons) == ["train ours"]
+    panel.press("train ours")
+    assert "mean return -" in panel.text.value
 
 
 def test_the_hacking_panel_says_when_to_stop() -> None:

@@ -136,6 +136,112 @@ def test_formula_2_5_sarsa_and_expected_sarsa_by_hand() -> None:
         assert td_targets(np.array([1.0]), ended, bootstrap, 0.5).tolist() == pytest.approx([1 + 0.5 * future])
 
 
+# --- lesson 3 ------------------------------------------------------------------------------------------------------
+
+
+class Says:
+    """A network that answers with fixed rows."""
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        self.rows = rows
+
+    def __call__(self, observations):  # type: ignore[no-untyped-def]
+        return observations.new_tensor(self.rows)
+
+
+def two_transitions():  # type: ignore[no-untyped-def]
+    torch = pytest.importorskip("torch")
+    return {
+        "next_observations": torch.zeros(2, 4),
+        "rewards": torch.tensor([1.0, 1.0]),
+        "terminated": torch.tensor([False, True]),
+    }
+
+
+def test_formula_3_1_the_target_by_hand() -> None:
+    from classic.dqn import td_targets
+
+    batch, target, online = two_transitions(), Says([[2.0, 5.0], [9.0, 9.0]]), Says([[4.0, 3.0], [0.0, 0.0]])
+    found = td_targets(target, online, batch, gamma=0.9, double=False)  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([1 + 0.9 * 5, 1.0])
+
+
+def test_formula_3_2_hubers_loss_by_hand() -> None:
+    """Errors 0.5 and -3: 0.125 and 2.5, whose mean is what the lesson's loss gives."""
+    torch = pytest.importorskip("torch")
+    from classic.dqn import dqn_loss
+    from classic.dqn_panels import huber
+
+    assert huber(torch.tensor([0.5, -3.0])).tolist() == pytest.approx([0.125, 2.5])
+    batch = {"observations": torch.zeros(2, 4), "actions": torch.tensor([1, 0])}
+    loss, _ = dqn_loss(Says([[0.0, 1.5], [-2.0, 0.0]]), batch, torch.ones(2), "huber")  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx((0.125 + 2.5) / 2)
+
+
+def test_formula_3_3_the_double_target_by_hand() -> None:
+    from classic.dqn import td_targets
+
+    batch, target, online = two_transitions(), Says([[2.0, 5.0], [9.0, 9.0]]), Says([[4.0, 3.0], [0.0, 0.0]])
+    found = td_targets(target, online, batch, gamma=0.9, double=True)  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([1 + 0.9 * 2, 1.0])
+
+
+# --- lesson 4 ------------------------------------------------------------------------------------------------------
+
+
+def test_formula_4_1_the_gradient_of_two_arms_by_small_steps() -> None:
+    pytest.importorskip("torch")
+    from classic.policy_gradient_panels import mean_and_variance, two_arm_samples
+
+    def expected(logit: float) -> float:
+        share = math.exp(logit) / (math.exp(logit) + 0.6)
+        return share * 3.0 + (1 - share) * -1.0
+
+    slope = (expected(math.log(0.4) + 1e-5) - expected(math.log(0.4) - 1e-5)) / 2e-5
+    assert mean_and_variance(*two_arm_samples(0.4, 3.0, -1.0, 0.0))[0] == pytest.approx(slope, rel=1e-5)
+
+
+def test_formula_4_2_a_baseline_has_no_mean() -> None:
+    pytest.importorskip("torch")
+    from classic.policy_gradient_panels import mean_and_variance, two_arm_samples
+
+    for probability in (0.1, 0.5, 0.8):
+        assert mean_and_variance(*two_arm_samples(probability, 7.0, 7.0, 0.0))[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_formula_4_3_advantages_by_hand() -> None:
+    """Rewards 1, 0, 2, then a fall; the critic says 0.5, 1, -1; gamma 0.9."""
+    torch = pytest.importorskip("torch")
+    from classic.policy_gradient import Settings, advantages_of
+    from classic.vector_rollouts import Rollout
+
+    class Critic:
+        def values(self, observations):  # type: ignore[no-untyped-def]
+            return torch.tensor([[0.5, 1.0, -1.0, 3.0]])
+
+    no = np.zeros((1, 3), dtype=np.bool_)
+    end = np.array([[False, False, True]])
+    rewards = np.array([[1.0, 0.0, 2.0]], dtype=np.float32)
+    rollout = Rollout(np.zeros((1, 4, 1), dtype=np.float32), np.zeros((1, 3), dtype=np.int64), rewards, end, no, ~no)
+    settings = Settings(gamma=0.9, gae_lambda=0.0)
+    sums = [1 + 0.9 * 0.9 * 2, 0.9 * 2, 2.0]
+    for method, expected in (
+        ("baseline", [sums[0] - 0.5, sums[1] - 1, sums[2] + 1]),
+        ("actor_critic", [1 + 0.9 * 1 - 0.5, 0 + 0.9 * -1 - 1, 2 + 1]),
+    ):
+        found, _ = advantages_of(method, rollout, Critic(), settings)  # type: ignore[arg-type]
+        assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_formula_4_4_the_log_density_against_statistics() -> None:
+    torch = pytest.importorskip("torch")
+    from classic.policy_gradient_panels import bell, log_density
+
+    normal = statistics.NormalDist(0.3, math.exp(-0.5))
+    found = log_density(bell(0.3, -0.5), torch.tensor([-1.0, 0.3, 2.0])).exp().tolist()
+    assert found == pytest.approx([normal.pdf(action) for action in (-1.0, 0.3, 2.0)], rel=1e-5)
+
+
 # --- lesson 5 ------------------------------------------------------------------------------------------------------
 
 
