@@ -43,7 +43,8 @@ from classic.training_panel import mean_return_by_hand
 # As in lesson 2, reward plus the discounted best that can follow; but the network that prices the future,
 # $Q_{\text{target}}$, stands still for a while, and is no part of the gradient:
 #
-# $$y = r + \gamma \, \max_{a'} Q_{\text{target}}(s', a') \qquad (y = r \text{ where the episode terminated}) \tag{3.1}$$
+# $$y = r + \gamma \, \max_{a'} Q_{\text{target}}(s', a') \qquad
+# \; (y = r \text{ where the episode terminated}) \tag{3.1}$$
 #
 # Why stand still? A table changes one entry at a time. A network that moves $Q(s, a)$ moves all its neighbours too,
 # the target among them: it chases its own tail.
