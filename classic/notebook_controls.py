@@ -18,15 +18,18 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw
+import matplotlib as mpl
+from PIL import Image, ImageDraw, ImageFont
 
 from classic.errors import LessonError
 
 MODES = ("", "record", "test")
 TEST_FRACTION = 0.05  # of a training, in mode `test`
 INK = "#1b2a34"
+LINE = 17  # pixels
 
 
 class Answer(NamedTuple):
@@ -187,21 +190,22 @@ def png(image: Image.Image) -> bytes:
 def with_lines(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     """The image with lines of text below it."""
     shown = [line for line in lines if line]
-    draw = ImageDraw.Draw(image)
-    width = max([image.width, *(round(draw.textlength(line)) + 12 for line in shown)])
-    framed = Image.new("RGB", (width, image.height + 15 * len(shown) + (8 if shown else 0)), "white")
+    # Pillow's own font has no arrows and no minus sign; the one that comes with matplotlib has.
+    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+    width = max([image.width, *(round(font.getlength(line)) + 12 for line in shown)])
+    framed = Image.new("RGB", (width, image.height + LINE * len(shown) + (8 if shown else 0)), "white")
     framed.paste(image, (0, 0))
     pen = ImageDraw.Draw(framed)
     for number, line in enumerate(shown):
-        pen.text((6, image.height + 4 + 15 * number), line, fill=INK)
+        pen.text((6, image.height + 4 + LINE * number), line, fill=INK, font=font)
     return framed
 
 
-def _wrapped(knobs: Sequence[str], width: int = 100) -> list[str]:
+def _wrapped(knobs: Sequence[str], width: int = 90) -> list[str]:
     lines = [""]
     for knob in knobs:
         fits = len(lines[-1]) + len(knob) < width
-        lines = [*lines[:-1], f"{lines[-1]}   {knob}".strip()] if fits else [*lines, knob]
+        lines = [*lines[:-1], f"{lines[-1]}  ·  {knob}".removeprefix("  ·  ")] if fits else [*lines, knob]
     return lines
 
 

@@ -133,7 +133,7 @@ def test_the_still_picture_carries_text_and_settings_and_stands_beside_the_widge
     bundle = panel._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     still = Image.open(io.BytesIO(bundle["image/png"]))
-    assert still.height == 20 + 2 * 15 + 8  # one line of text, one of settings
+    assert still.height == 20 + 2 * 17 + 8  # one line of text, one of settings
     assert still.width > 10
     assert with_lines(Image.new("RGB", (9, 9)), []).size == (9, 9)
 
