@@ -43,21 +43,21 @@ class Settings:
 
     num_steps: int = 50_000  # environment steps of all streams together, resets not counted
     num_envs: int = 8
-    rollout_length: int = 16  # columns between two bursts of gradient steps
-    num_gradient_steps: int = 64  # of a burst
+    rollout_length: int = 32  # columns between two bursts of gradient steps
+    num_gradient_steps: int = 128  # of a burst
     batch_size: int = 64
     buffer_size: int = 50_000  # transitions
     learning_starts: int = 1000  # environment steps before the first gradient step
-    target_update_interval: int = 64  # gradient steps; Stable-Baselines3 counts environment steps here
-    learning_rate: float = 1e-3
-    anneal: bool = True  # the learning rate falls to 0 at the last update
+    target_update_interval: int = 128  # gradient steps; Stable-Baselines3 counts environment steps here
+    learning_rate: float = 2.3e-3
+    anneal: bool = False  # True: the learning rate falls to 0 at the last update
     gamma: float = 0.99
     epsilon_start: float = 1.0
     epsilon_end: float = 0.04
     epsilon_fraction: float = 0.16  # of the budget, over which epsilon falls
     loss: Loss = "huber"
     max_grad_norm: float = 10.0
-    hidden: int = 128
+    hidden: int = 256
     double: bool = False
     replay: bool = True  # False: learn from the latest burst of steps only
     target_network: bool = True  # False: bootstrap from the network in training
@@ -74,11 +74,13 @@ class Settings:
                 f"of {burst:,}, so that nothing would be learned: type --steps {needed} or more, or --learning-starts "
                 f"{max(1, self.num_steps // 10)}"
             )
-        if self.buffer_size < burst:
+        if self.replay and self.buffer_size < burst:
             raise LessonError(
                 f"got a buffer of {self.buffer_size:,}; {self.num_envs} x {self.rollout_length} transitions come at a "
                 f"time: type --buffer-size {burst} or more, or --no-replay"
             )
+        if not 0 <= self.gamma <= 1:
+            raise LessonError(f"got gamma {self.gamma}; a discount lies between 0 and 1: type --gamma 0.99")
         if not (0 <= self.epsilon_end <= 1 and 0 <= self.epsilon_start <= 1):
             raise LessonError(
                 f"got epsilon {self.epsilon_start} to {self.epsilon_end}; a probability lies between 0 and 1: type "

@@ -70,7 +70,7 @@ class Settings:
     adam_eps: float = 1e-5
     reward_scale: float = 1.0  # for learning alone; what is reported is unscaled
     hidden: int = 64
-    evaluate_every: int = 20_000  # environment steps, or a batch where that is longer
+    evaluate_every: int = 10_000  # environment steps, or a batch where that is longer
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from classic.records import write_json
 from classic.saved_policies import load_policy, save_policy
 from classic.training_runs import one_thread
 
+TITLES = {"reinforce": "REINFORCE", "baseline": "REINFORCE with baseline", "actor_critic": "Actor-critic"}
 # By environment and method; "actor_critic" is what --method is by default.
 SETTINGS = {
     ("CartPole-v1", "actor_critic"): Settings(),
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         algorithm="A2C",
         options=options,
     )
-    seeds, title = seeds_of(args), f"{settings.method} on {args.env}"
+    seeds, title = seeds_of(args), f"{TITLES[settings.method]} on {args.env}"
     print(report(title, seeds, ours, theirs, threshold=threshold, num_evaluation_episodes=num_episodes))
     if args.env.startswith("CartPole"):
         print(baseline_text(num_episodes))

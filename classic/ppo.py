@@ -60,6 +60,11 @@ class Settings:
                 f"got a budget of {self.num_steps:,} steps; one rollout of {self.num_envs} x {self.rollout_length} "
                 f"needs {rollout:,}: type --steps {rollout} or more"
             )
+        if not (0 <= self.gamma <= 1 and 0 <= self.gae_lambda <= 1):
+            raise LessonError(
+                f"got gamma {self.gamma} and gae_lambda {self.gae_lambda}; both lie between 0 and 1: type --gamma 0.99 "
+                "--gae-lambda 0.95"
+            )
         if not 1 < self.minibatch_size <= rollout:
             raise LessonError(
                 f"got minibatches of {self.minibatch_size}; a rollout has {rollout:,} steps: type --minibatch-size "

@@ -40,14 +40,22 @@ SETTINGS = {
         num_streams=256,
         num_steps=2_000_000,
     ),
+    # The two best actions of the start differ by 0.001 in Q: alpha must become small, the second best be tried often.
     "FrozenLake8x8-v1": Settings(
-        alpha=Schedule(0.1, 0.0, "linear"),
-        epsilon=Schedule(1.0, 0.1, "linear", 0.3),
-        num_streams=256,
-        num_steps=10_000_000,
+        alpha=Schedule(0.1, 0.0003, "exponential"),
+        epsilon=Schedule(1.0, 0.4, "linear", 0.3),
+        num_streams=1024,
+        num_steps=20_000_000,
     ),
     "Taxi-v4": Settings(epsilon=Schedule(1.0, 0.1, "linear", 0.5), num_streams=256, num_steps=3_000_000),
     "CliffWalking-v1": Settings(epsilon=Schedule(0.1), num_streams=16, num_steps=200_000),
+}
+# `--tuned`: the discount whose best table wins most often within the time limit. On 8x8 that is neither the course's
+# 0.99 (0.862955) nor 1 (0.885654), but anything from 0.994 to 0.9957 (0.893568).
+TUNED = {
+    "FrozenLake8x8-v1": replace(
+        SETTINGS["FrozenLake8x8-v1"], gamma=0.995, epsilon=Schedule(1.0, 0.3, "linear", 0.3), num_steps=40_000_000
+    ),
 }
 
 
@@ -71,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
         "Lesson 2: Q-learning, Sarsa and Expected Sarsa on a table, judged exactly.", env="FrozenLake-v1"
     )
     parser.add_argument("--method", choices=["q_learning", "sarsa", "expected_sarsa"])
+    parser.add_argument("--tuned", action="store_true", help="the best discount for the time limit (FrozenLake8x8-v1)")
     parser.add_argument("--gamma", type=float, help="discount a step (default 0.99)")
     parser.add_argument("--step-size", choices=["schedule", "one_over_n", "rescaled"], help="by --alpha, or by visits")
     parser.add_argument("--initial-value", type=float, help="what the empty table says (default 0)")
@@ -86,7 +95,12 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings for the environment, with what was typed in place of them."""
-    settings = SETTINGS.get(args.env, Settings())
+    if args.tuned and args.env not in TUNED:
+        raise LessonError(
+            f"got --tuned; on {args.env} the discount 0.99 already gives the best table: leave it out, or type --env "
+            f"{' or '.join(TUNED)}"
+        )
+    settings = TUNED[args.env] if args.tuned else SETTINGS.get(args.env, Settings())
     names = ("method", "gamma", "step_size", "initial_value", "num_streams", "num_evaluations")
     typed: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.steps:

@@ -280,6 +280,7 @@ def test_the_command_trains_writes_saves_and_reloads(tmp_path: Path, capsys: pyt
     [
         (["--steps", "100"], "--steps 2048"),
         (["--minibatch-size", "5000"], "--minibatch-size 512"),
+        (["--gae-lambda", "1.5"], "--gae-lambda 0.95"),
         (["--env", "FrozenLake-v1"], r"classic\.q_learning"),
         (["--env", "Pendulum-v1", "--against-sb3", "tuned"], "--env CartPole-v1"),
         (["--load", "nowhere.pt"], "--save nowhere.pt"),
