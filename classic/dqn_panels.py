@@ -83,7 +83,7 @@ def overestimation(noise: float, num_actions: int, *, double: bool, num_draws: i
     return float(priced.gather(1, chosen.argmax(1, keepdim=True)).mean())
 
 
-def dqn_panel(num_steps: int = 12_000, their_steps: int = 8_000, seed: int = 0) -> TrainingPanel:
+def dqn_panel(num_steps: int = 15_000, their_steps: int = 8_000, seed: int = 0) -> TrainingPanel:
     """DQN on the pole, drawn while it runs, with the monitor of forgetting beside it."""
     settings = Settings(num_steps=budget(num_steps, 1500), num_evaluation_episodes=NUM_EPISODES)
 
@@ -104,7 +104,7 @@ def dqn_panel(num_steps: int = 12_000, their_steps: int = 8_000, seed: int = 0) 
     controls = {
         **{name: switch(label, True) for name, label in CRUTCHES.items()},
         "double": switch("double", False),
-        "learning_rate": slider("learning rate", 0.001, 0.0001, 0.005, 0.0001),
+        "learning_rate": slider("learning rate", 0.0023, 0.0001, 0.01, 0.0001),
     }
     return TrainingPanel(
         start,

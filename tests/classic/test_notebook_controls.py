@@ -273,7 +273,7 @@ def test_the_pole_is_trained_and_shown() -> None:
     assert len(by_hand) == 101  # 500 steps by hand, every fifth and the first
     panel.controls["num_ppo_epochs"].value = 2
     panel.press("train ours")
-    assert "clip 0.2, lambda 0.95, 2 epochs: 4," in panel.text.value
+    assert "clip 0.2, lambda 0.95, 2 epochs: 3," in panel.text.value
     first = np.asarray(panel.answer.picture)
     panel.controls["clip_range"].value = 0.1
     assert (np.asarray(panel.answer.picture) == first).all()  # a control counts when a button is pressed
@@ -301,7 +301,7 @@ def test_crutches_are_taken_away_by_their_switches() -> None:
     panel.controls["replay"].value = False
     panel.controls["double"].value = True
     panel.press("train ours")
-    assert "without replay, double, rate 0.001: 1," in panel.text.value
+    assert "without replay, double, rate 0.0023: 1," in panel.text.value
     assert panel.result is not None
     assert "doomed_q" in panel.result.points[-1].metrics
 
