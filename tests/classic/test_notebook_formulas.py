@@ -140,8 +140,6 @@ def test_formula_2_5_sarsa_and_expected_sarsa_by_hand() -> None:
 
 
 class Says:
-    """A network that answers with fixed rows."""
-
     def __init__(self, rows: list[list[float]]) -> None:
         self.rows = rows
 
@@ -259,7 +257,6 @@ def test_formula_5_2_the_clipped_objective_by_hand() -> None:
     from classic.clip_picture import objective
 
     ratios = torch.tensor([0.5, 0.9, 1.3])
-    # min(0.5, 0.8), min(0.9, 0.9), min(1.3, 1.2); and times -2: min(-1, -1.6), min(-1.8, -1.8), min(-2.6, -2.4)
     assert objective(ratios, 1.0, 0.2).tolist() == pytest.approx([0.5, 0.9, 1.2])
     assert objective(ratios, -2.0, 0.2).tolist() == pytest.approx([-1.6, -1.8, -2.6])
 
@@ -280,7 +277,6 @@ def test_formula_5_3_advantages_by_adding_up_td_errors() -> None:
         gamma=0.9,
         gae_lambda=0.5,
     )[0].tolist()
-    # The TD errors: 1 + 0.9 - 0.5, 0 - 0.9 - 1, 2 + 2.7 + 1; the weight of each further one is 0.45.
     errors = [1.4, -1.9, 5.7]
     sums = [sum(0.45**k * error for k, error in enumerate(errors[start:])) for start in range(3)]
     assert found == pytest.approx(sums)
@@ -311,7 +307,6 @@ def test_formula_5_5_the_loss_by_hand() -> None:
     advantages, old = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
     batch = Batch(torch.ones(2, 2), torch.tensor([0, 1]), coin, old, advantages, advantages + old)
     loss, _ = ppo_loss(policy, batch, Settings(vf_coef=0.25, ent_coef=0.01))
-    # Half of 1^2 and of (3 + 1)^2 has the mean 4.25.
     assert loss.item() == pytest.approx(0.25 * 4.25 - 0.01 * math.log(2), abs=1e-6)
 
 
