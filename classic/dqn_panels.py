@@ -85,7 +85,7 @@ def overestimation(noise: float, num_actions: int, *, double: bool, num_draws: i
 
 def dqn_panel(num_steps: int = 15_000, their_steps: int = 8_000, seed: int = 0) -> TrainingPanel:
     """DQN on the pole, drawn while it runs, with the monitor of forgetting beside it."""
-    settings = Settings(num_steps=budget(num_steps, 1500), num_evaluation_episodes=NUM_EPISODES)
+    settings = Settings(num_steps=budget(num_steps, 1600), num_evaluation_episodes=NUM_EPISODES)
 
     def start(values: Mapping[str, Any], on_point: Callable[[Point], None]) -> Result[QNetwork]:
         return train(POLE, replace(settings, **values), seed, on_point=on_point, stop_at=500)
