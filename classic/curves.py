@@ -1,0 +1,64 @@
+"""Learning curves as PNG, drawn without a display.
+
+Left out: replays of an agent (`classic.replays`) and plots that answer to a slider (the notebooks).
+
+    python -m classic.q_learning --seeds 5 --out runs/q_learning
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from classic.seeds import interquartile_mean
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One number over training, for each seed at the same steps."""
+
+    steps: Sequence[float]  # (E,)
+    values: Sequence[Sequence[float]]  # (seeds, E)
+
+
+def draw_curves(
+    path: Path,
+    curves: Mapping[str, Curve],
+    *,
+    title: str,
+    ylabel: str,
+    xlabel: str = "environment steps",
+    limits: Mapping[str, float] | None = None,
+) -> None:
+    """Each curve as its interquartile mean over seeds, with all seeds behind it; exact limits as dashed lines.
+
+    Args:
+        path: the PNG file; its folder is made.
+        curves: name in the legend to curve.
+        title: above the plot.
+        ylabel: beside it, with the unit.
+        xlabel: below it.
+        limits: name to height, for what is possible at best.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
+    for index, (name, curve) in enumerate(curves.items()):
+        colour = f"C{index}"
+        values = np.asarray(curve.values, dtype=np.float64)
+        for row in values if len(values) > 1 else ():
+            axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8)
+        middle = [interquartile_mean(column) for column in values.T]
+        axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name)
+    for index, (name, height) in enumerate((limits or {}).items()):
+        axes.axhline(height, color="black", linestyle=("--", ":", "-.")[index % 3], linewidth=1, label=name)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,72 @@
+"""What a lesson leaves behind: a JSON file for programs and a short table for people.
+
+Left out: pictures (`classic.curves`) and replays (`classic.replays`).
+
+    python -m classic.q_learning --env CliffWalking-v1 --json cliff.json
+"""
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the record with the machine and the versions that made it. What is not finite becomes null, as in JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite({**record, "machine": machine()}), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Where a number was measured: processor, cores, Python, and the libraries that it depends on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "num_cores": cpu_count(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("numpy", "gymnasium", "torch", "stable-baselines3")},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows under their columns, numbers to the right, as one text."""
+    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    is_number = [all(isinstance(row[index], (int, float)) for row in rows) for index in range(len(columns))]
+    lines = [
+        "  ".join(
+            text.rjust(width) if number else text.ljust(width)
+            for text, width, number in zip(row, widths, is_number, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

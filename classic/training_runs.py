@@ -1,0 +1,145 @@
+"""The outer loop of lessons 3 to 5: iterate, evaluate without chance, keep the best weights, stop in time.
+
+What one iteration does is the lesson's own (`classic.dqn`, `classic.policy_gradient`, `classic.ppo`); here stands what
+makes their figures comparable: the same clock, the same test episodes, the same idea of "best" and "last".
+
+Left out: checkpoints in the middle of a run; a lesson takes seconds.
+
+    python -m pytest tests/classic/test_training_runs.py
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classic.vector_rollouts import Floats, VectorStreams, returns_of_first_episodes
+
+
+class Policy(Protocol):
+    """Networks that choose actions; an `nn.Module` besides."""
+
+    def best(self, observations: Floats) -> NDArray[Any]:
+        """(B, D) to the actions without chance."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> Any: ...
+
+
+P = TypeVar("P", bound=Policy)
+PolicyOf = TypeVar("PolicyOf", bound=Policy, covariant=True)
+
+
+class Trainer(Protocol[PolicyOf]):
+    """One policy in training: its streams, its optimizer and its chance."""
+
+    streams: VectorStreams
+
+    @property
+    def policy(self) -> PolicyOf: ...
+
+    def iterate(self, progress: float) -> dict[str, float]:
+        """Collect and learn; `progress` (0 to 1) is how much of the budget is spent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation without chance in the actions."""
+
+    step: int
+    seconds: float  # since training began, evaluations included
+    mean_return: float
+    metrics: dict[str, float]  # of the update before it
+
+
+@dataclass(frozen=True)
+class Result(Generic[P]):
+    """The trained policy and its best moment."""
+
+    policy: P  # as it was at its best evaluation
+    last_weights: dict[str, Tensor]  # as it was at the end
+    points: list[Point]
+    num_steps: int
+    seconds: float
+
+    @property
+    def best(self) -> Point:
+        return max(self.points, key=lambda point: point.mean_return)
+
+    def first_at(self, threshold: float) -> Point | None:
+        """The first evaluation at or above the threshold."""
+        return first_at(self.points, threshold)
+
+
+def first_at(points: Sequence[Point], threshold: float) -> Point | None:
+    """The first of the evaluations at or above the threshold."""
+    return next((point for point in points if point.mean_return >= threshold), None)
+
+
+def run_training(
+    make_trainer: Callable[[], Trainer[P]],
+    test_env: Any,
+    *,
+    num_steps: int,
+    evaluate_every: int,
+    seed: int,
+    on_point: Callable[[Point], None] = lambda point: None,
+    stop_at: float | None = None,
+) -> Result[P]:
+    """Iterate, evaluate now and then, and give the policy back as it was at its best.
+
+    Args:
+        make_trainer: called once, on the clock.
+        test_env: a vector environment; an evaluation is one episode in each of its streams. Closed at the end.
+        num_steps: environment steps. Stops before an iteration that, if it is as long as the last, would exceed them.
+        evaluate_every: environment steps between evaluations, or an iteration where that is longer; there is always
+            one at the end.
+        seed: of the run; the evaluations have one of their own, the same at each of them.
+        on_point: called at each evaluation, for progress and live plots.
+        stop_at: stop at the first evaluation with this mean return; None uses up the budget.
+    """
+    began = time.perf_counter()
+    trainer = make_trainer()
+    points: list[Point] = []
+    best_weights = weights_of(trainer.policy)
+    streams, next_evaluation, ended = trainer.streams, evaluate_every, False
+    while not ended:
+        before = streams.num_steps
+        metrics = trainer.iterate(before / num_steps)
+        ended = 2 * streams.num_steps - before > num_steps
+        if streams.num_steps < next_evaluation and not ended:
+            continue
+        next_evaluation = streams.num_steps + evaluate_every
+        mean_return = float(returns_of_first_episodes(test_env, trainer.policy.best, evaluation_seed(seed)).mean())
+        if all(mean_return > point.mean_return for point in points):
+            best_weights = weights_of(trainer.policy)
+        points.append(Point(streams.num_steps, time.perf_counter() - began, mean_return, metrics))
+        on_point(points[-1])
+        ended = ended or (stop_at is not None and mean_return >= stop_at)
+    streams.env.close()
+    test_env.close()
+    last_weights = weights_of(trainer.policy)
+    trainer.policy.load_state_dict(best_weights)
+    return Result(trainer.policy, last_weights, points, streams.num_steps, time.perf_counter() - began)
+
+
+def evaluation_seed(seed: int) -> int:
+    """Far from the seeds of training, and the same at every evaluation, so that two of them differ by the policy."""
+    return 1_000_000 + seed
+
+
+def weights_of(policy: Policy) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: weight.detach().clone() for name, weight in policy.state_dict().items()}
+
+
+def one_thread() -> None:
+    """Matrices of 64 x 64 are too small to share: a second thread only waits for the first."""
+    torch.set_num_threads(1)

@@ -1,0 +1,76 @@
+"""Stable-Baselines3 beside ours: the course's two lines are its defaults, and it is judged as ours is."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
+from classic.errors import LessonError
+from classic.ppo_command import main
+
+stable_baselines3 = pytest.importorskip("stable_baselines3")
+
+
+@pytest.mark.parametrize("algorithm", list(PRESETS))
+def test_settings_are_arguments_that_the_class_has(algorithm: str) -> None:
+    known = inspect.signature(getattr(stable_baselines3, algorithm)).parameters
+    for preset in PRESETS[algorithm].values():
+        assert preset.arguments.keys() <= known.keys()
+
+
+def test_the_course_uses_the_defaults() -> None:
+    assert PRESETS["DQN"]["course"].arguments == {}
+    default = inspect.signature(stable_baselines3.PPO).parameters["learning_rate"].default
+    assert PRESETS["PPO"]["course"].arguments == {"learning_rate": default}
+
+
+@pytest.mark.parametrize("algorithm", list(PRESETS))
+def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path) -> None:
+    points = train_sb3(
+        "CartPole-v1",
+        0,
+        algorithm=algorithm,
+        preset=PRESETS[algorithm]["tuned"],
+        num_steps=2300,
+        num_evaluation_episodes=4,
+        save=tmp_path / "model.zip",
+    )
+    assert [point.step >= 2000 for point in points] == [True, True]  # after 2,000 steps, and at the end
+    assert points[0].seconds < points[-1].seconds
+    assert all(8 <= point.mean_return <= 500 for point in points)
+    assert (tmp_path / "model.zip").is_file()
+
+
+def test_a_model_that_was_saved_acts_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    """`model.save` and `load` with deterministic=True, as the course has it; written by our command."""
+    arguments = ["--steps", "2048", "--sb3-steps", "300", "--num-evaluation-episodes", "4", "--quiet"]
+    main([*arguments, "--against-sb3", "tuned", "--save", str(tmp_path / "ppo.pt")])
+    seen = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    file = tmp_path / "ppo.sb3_tuned.zip"
+    first, again = (stable_baselines3.PPO.load(file, device="cpu") for _ in range(2))
+    assert first.num_timesteps >= 300
+    assert np.array_equal(first.predict(seen, deterministic=True)[0], again.predict(seen, deterministic=True)[0])
+    weights = zip(first.policy.state_dict().values(), again.policy.state_dict().values(), strict=True)
+    assert all(bool((mine == other).all()) for mine, other in weights)
+
+
+def test_it_stops_where_it_is_told_to() -> None:
+    points = train_sb3(
+        "CartPole-v1",
+        0,
+        algorithm="PPO",
+        preset=PRESETS["PPO"]["tuned"],
+        num_steps=50_000,
+        num_evaluation_episodes=4,
+        stop_at=5.0,  # anybody's first evaluation
+    )
+    assert len(points) == 1
+
+
+@pytest.mark.parametrize(("env_id", "options"), [("Pendulum-v1", {}), ("CartPole-v1", {"sutton_barto_reward": True})])
+def test_an_unfair_race_is_refused(env_id: str, options: dict[str, object]) -> None:
+    with pytest.raises(LessonError, match="--env CartPole-v1 without options"):
+        require_fair_race(env_id, ["tuned"], options)
+    require_fair_race(env_id, [], options)

@@ -1,0 +1,139 @@
+"""The notebooks: scripts and stored notebooks in step, thin cells, outputs without errors, and all cells run."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classic.errors import LessonError
+from classic.notebook_record import FOLDER, WIDGET, execute, keep_stills, main, notebook_of, scripts
+
+jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
+SCRIPTS = scripts()
+WITHOUT_TORCH = ("01_what_is_rl", "02_q_learning")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def stored(script: Path) -> Any:
+    return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+
+
+def code_cells(script: Path) -> list[str]:
+    return [cell.source for cell in notebook_of(script).cells if cell.cell_type == "code"]
+
+
+def test_there_is_a_notebook_for_every_lesson_and_no_other() -> None:
+    assert [script.stem[:2] for script in SCRIPTS] == sorted({script.stem[:2] for script in SCRIPTS})
+    assert {script.stem for script in SCRIPTS} == {notebook.stem for notebook in FOLDER.glob("*.ipynb")}
+    assert {"01_what_is_rl", "02_q_learning", "05_ppo", "06_real_world_rl"} <= {script.stem for script in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_script_and_notebook_are_in_step(script: Path) -> None:
+    """After editing a script: python -m classic.notebook_record."""
+    written, kept = notebook_of(script), stored(script)
+    nbformat.validate(kept)
+    assert [(cell.cell_type, cell.source) for cell in kept.cells] == [
+        (cell.cell_type, cell.source) for cell in written.cells
+    ]
+    assert kept.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_cells_are_thin_and_parse(script: Path) -> None:
+    for source in code_cells(script):
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= 15, source
+        tree = ast.parse(source)
+        made = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.While))]
+        assert not made, "a cell calls classic; what it would define belongs there"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_stored_outputs_can_be_read_without_running(script: Path) -> None:
+    cells = [cell for cell in stored(script).cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    kinds = [set(output.get("data", {})) for output in outputs]
+    assert sum("image/png" in kind or "image/gif" in kind for kind in kinds) >= 3
+    assert not any(WIDGET in kind for kind in kinds), "a widget without its kernel is an error message"
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert script.with_suffix(".ipynb").stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_nothing_of_the_machine_is_stored(script: Path) -> None:
+    outputs = [output for cell in stored(script).cells for output in cell.get("outputs", ())]
+    texts = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
+    assert not [text for text in texts if str(ROOT) in text or "/tmp/" in text or "/home/" in text]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+@pytest.mark.parametrize(
+    ("hosted", "found", "installs"), [("", False, False), ("kaggle", True, False), ("kaggle", False, True)]
+)
+def test_the_first_cell_installs_on_kaggle_only(
+    script: Path, hosted: str, found: bool, installs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    if hosted:
+        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if found else None)
+    monkeypatch.setattr(subprocess, "check_call", calls.append)
+    exec(compile(code_cells(script)[0], "first cell", "exec"), {})
+    assert len(calls) == int(installs)
+    if installs:
+        assert calls[0][:3] == [sys.executable, "-m", "pip"]
+
+
+def test_lessons_1_and_2_never_import_torch() -> None:
+    """All cells of both notebooks but the first, in one process, with every button pressed."""
+    pytest.importorskip("ipywidgets")
+    names = [script for script in SCRIPTS if script.stem in WITHOUT_TORCH]
+    code = "\n".join(source for script in names for source in code_cells(script)[1:])
+    code += "\nimport sys\nprint('torch' in sys.modules, 'pygame' in sys.modules)"
+    done = run_python(code)
+    assert done.splitlines()[-1] == "False False"
+
+
+def run_python(code: str) -> str:
+    environment = {**os.environ, "CLASSIC_NOTEBOOK": "test", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["02_q_learning", "06_real_world_rl"])
+def test_notebooks_run_with_small_budgets(name: str) -> None:
+    pytest.importorskip("nbclient")
+    notebook = notebook_of(FOLDER / f"{name}.py")
+    execute(notebook, "test")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    panels = [output for output in outputs if WIDGET in output.get("data", {})]
+    assert len(panels) >= 4
+    assert all("image/png" in output.data for output in panels)
+    keep_stills(notebook)
+    assert not [output for output in outputs if WIDGET in output.get("data", {})]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_notebook_runs_as_it_is_recorded(script: Path) -> None:
+    pytest.importorskip("nbclient")
+    notebook = notebook_of(script)
+    execute(notebook, "record")
+    kept = [cell for cell in stored(script).cells if cell.cell_type == "code"]
+    fresh = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [len(cell.outputs) for cell in fresh] == [len(cell.outputs) for cell in kept]
+
+
+def test_a_notebook_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(LessonError, match="01_what_is_rl"):
+        main(["07_everything"])
