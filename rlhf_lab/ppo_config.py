@@ -162,6 +162,20 @@ class PPOConfig(Section):
             raise ValueError(
                 "truncate_after and untruncated_score need a truncate_token; type truncate_token='.' for example"
             )
+        if self.target_kl is not None and self.kl_coef == 0:
+            raise ValueError(
+                "target_kl multiplies the KL weight up and down, and kl_coef=0 stays 0; type kl_coef=0.05 to start from"
+            )
+        if self.missing_eos_penalty and self.stop_tokens == []:
+            raise ValueError(
+                "with stop_tokens=[] no completion can stop, so missing_eos_penalty would only shift every score; type "
+                "missing_eos_penalty=0"
+            )
+        if self.critic_warmup_updates > self.num_updates:
+            raise ValueError(
+                f"critic_warmup_updates={self.critic_warmup_updates} is more than all {self.num_updates} updates; type "
+                f"critic_warmup_updates={self.num_updates // 10}"
+            )
         if self.hub_model_id is not None and not self.push_to_hub:
             raise ValueError(f"hub_model_id={self.hub_model_id!r} needs push_to_hub=true")
         return self

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +51,31 @@ def active_adapter(model: PeftModel) -> str:
     return str(active[0])
 
 
+def check_adapters(policy: PeftModel, *, is_fresh: bool) -> None:
+    """Raise UserError for adapters beside which no reference can be had: the KL would be measured to something that
+    moves, or to the policy itself. `is_fresh`: untrained, so the reference is the policy with them switched off."""
+    active = active_adapter(policy)
+    config = policy.peft_config[active]
+    what = f"the adapter {active!r} ({config.peft_type.value})"
+    if active == REFERENCE:
+        raise UserError(
+            f"{what} is the policy's own, and {REFERENCE!r} is the name of the one that the KL is measured to; load it "
+            "under another adapter_name"
+        )
+    if config.is_prompt_learning:
+        raise UserError(f"{what} learns a prompt, which can not be switched off inside a pass; use a LoraConfig")
+    if getattr(config, "bias", "none") not in ("none", False):
+        raise UserError(f"{what} trains biases of the base, which move the reference too; type bias='none'")
+    if any(layer.merged for layer in policy.modules() if isinstance(layer, BaseTunerLayer)):
+        raise UserError(f"{what} is merged into its base, which can not be undone in one pass; call unmerge_adapter()")
+    wrapped = [module for module in policy.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    if wrapped and not is_fresh:
+        raise UserError(
+            f"{what} trains whole modules (modules_to_save or trainable_token_indices), of which the reference has no "
+            "frozen copy; merge it into its base and pass peft_config= for a fresh one"
+        )
+
+
 def add_reference_adapter(policy: PeftModel) -> None:
     """Clone the active adapter, frozen, as the adapter `reference`, unless there is one of that name already."""
     if REFERENCE in policy.peft_config:
@@ -57,10 +83,17 @@ def add_reference_adapter(policy: PeftModel) -> None:
     active = active_adapter(policy)
     trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     policy.add_adapter(REFERENCE, copy.deepcopy(policy.peft_config[active]))
-    set_peft_model_state_dict(policy, get_peft_model_state_dict(policy, adapter_name=active), adapter_name=REFERENCE)
+    set_peft_model_state_dict(policy, adapter_weights(policy, active), adapter_name=REFERENCE)
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_(name in trained)
     disable_dropout(policy)
+
+
+def adapter_weights(policy: PeftModel, name: str) -> dict[str, Tensor]:
+    """The weights of an adapter alone. PEFT would add whole embeddings, shared ones twice, where a pad token was added
+    to the vocabulary; nobody trains its row."""
+    weights: dict[str, Tensor] = get_peft_model_state_dict(policy, adapter_name=name, save_embedding_layers=False)
+    return weights
 
 
 class AdapterScalar(nn.Module):
@@ -108,7 +141,7 @@ class AdapterScalar(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """The adapter in PEFT's form, and its head beside it."""
-        weights = get_peft_model_state_dict(self.base, adapter_name=self.adapter)
+        weights = adapter_weights(self.base, self.adapter)
         save_adapter(folder, weights, self.base.peft_config[self.adapter], self.score.weight, self.config.score_shift)
 
     def load(self, folder: Path) -> None:

@@ -32,12 +32,16 @@ from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.lean_gpt2 import Cells
 
 PAD_TOKEN = "<|pad|>"
+MOST_NEW_TOKENS = 128  # special tokens of a chat format, say; more than that is another vocabulary
 
 
-def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name_or_path: str, *, chat_template: str | None = None, needs_eos: bool = True
+) -> PreTrainedTokenizerBase:
     """Load a tokenizer and see to it that it has an EOS token and a pad token that is not EOS.
 
-    `chat_template` is the path of a jinja file. Raises UserError for an unknown id or folder, or a missing EOS token.
+    `chat_template` is the path of a jinja file. Raises UserError for an unknown id or folder, or a missing EOS token
+    where one is needed.
     """
     try:
         # A folder with nothing but a byte-level BPE does not say what it is, and AutoTokenizer gives up on it.
@@ -45,7 +49,7 @@ def load_tokenizer(name_or_path: str, *, chat_template: str | None = None) -> Pr
         tokenizer = loader.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(not_loadable("tokenizer", name_or_path)) from error
-    if tokenizer.eos_token_id is None:
+    if needs_eos and tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer {name_or_path!r} has no EOS token, so completions could not end; "
             "set eos_token in its tokenizer_config.json"
@@ -164,6 +168,11 @@ def make_room(model: PreTrainedModel, num_tokens: int) -> None:
     num_before = model.get_input_embeddings().weight.shape[0]
     if num_tokens <= num_before:
         return
+    if num_tokens - num_before > MOST_NEW_TOKENS:
+        raise UserError(
+            f"the tokenizer knows {num_tokens} tokens and {type(model).__name__} {num_before}: it is another model's. "
+            "Give the model's own tokenizer"
+        )
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     for layer in filter(None, (model.get_input_embeddings(), model.get_output_embeddings())):
         for old in filter(lambda x: x is not None, (layer.weight, getattr(layer, "bias", None))):
@@ -192,12 +201,16 @@ def use_fused_gelu(model: nn.Module) -> None:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout probability to 0: with dropout, two passes over one text give two log-probs."""
+    """Set every dropout probability to 0: with dropout, two passes over one text give two log-probs.
+
+    Some models keep it as a number (`dropout`, `hidden_dropout`, `resid_pdrop`) instead of a module. Those that read it
+    from their configuration in each pass are helped by evaluation mode alone.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
                 setattr(module, name, 0.0)
 
 
@@ -224,6 +237,8 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
             raise UserError(f"stop token {token} is no id of this tokenizer, which knows 0 to {len(tokenizer) - 1}")
         return token
     ids = tokenizer.encode(token, add_special_tokens=False)
+    if len(ids) == 1 and tokenizer.decode(ids).strip() != token.strip():  # the unknown token stands for it
+        raise UserError(f"stop token {token!r} is not in this tokenizer's vocabulary; give one that is, or its id")
     if len(ids) != 1:
         raise UserError(f"stop token {token!r} is {len(ids)} tokens of this tokenizer; a stop token has to be one")
     return ids[0]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     GPT2ForSequenceClassification,
     PreTrainedModel,
@@ -35,18 +36,32 @@ from rlhf_lab.models.lean_gpt2 import Cells
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
 
 
-def load_scalar_model(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
+def load_scalar_model(
+    name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, *, fresh_head: bool = True
+) -> PreTrainedModel:
     """Load a model with one label in fp32, dropout off. A causal language model gets a fresh head N(0, 1/sqrt(d+1)).
 
-    The head's distribution is Stiennon et al. 2020 (arXiv 2009.01325); draw it under a seed.
+    The head's distribution is Stiennon et al. 2020 (arXiv 2009.01325); draw it under a seed. Raises UserError for an
+    unknown id or folder, more than one label, another kind of head, and, without `fresh_head`, a model that has none.
     """
+    _refuse_other_labels(name_or_path)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             name_or_path, num_labels=1, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise UserError(not_loadable("reward model", str(name_or_path))) from error
+    if not hasattr(model, "score"):
+        raise UserError(
+            f"{name_or_path} is a {type(model).__name__}, whose head is not a linear layer `score` on the last token; "
+            "needed: a reward model made of a causal language model, such as rlhf-lab reward and TRL write"
+        )
     if any("score" in key for key in report["missing_keys"]):
+        if not fresh_head:
+            raise UserError(
+                f"{name_or_path} has no score head, so its scores would be random: it is a language model. Give the "
+                "folder of a reward model (rlhf-lab reward writes one)"
+            )
         width = model.score.weight.shape[1]
         nn.init.normal_(model.score.weight, std=1.0 / math.sqrt(width + 1))
     if tokenizer is not None:
@@ -55,6 +70,18 @@ def load_scalar_model(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBa
     use_fused_gelu(model)
     disable_dropout(model)
     return model
+
+
+def _refuse_other_labels(name_or_path: str | Path) -> None:
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError):
+        return  # the caller finds that out again, and says so
+    is_classifier = any("SequenceClassification" in name for name in config.architectures or ())
+    if is_classifier and config.num_labels != 1:
+        raise UserError(
+            f"{name_or_path} has {config.num_labels} labels; needed: one, the score. Train it with num_labels=1"
+        )
 
 
 def critic_from(model: PreTrainedModel) -> PreTrainedModel:

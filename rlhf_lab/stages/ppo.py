@@ -39,7 +39,15 @@ from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
 from rlhf_lab.stages.ppo_lists import Ids, are_ids, as_lists, check_ids, given_completions, given_scores
-from rlhf_lab.stages.ppo_setup import Optimization, agree_on, load_models, refuse_old_arguments, stop_ids_of
+from rlhf_lab.stages.ppo_setup import (
+    Optimization,
+    agree_on,
+    check_arguments,
+    check_contexts,
+    load_models,
+    refuse_old_arguments,
+    stop_ids_of,
+)
 from rlhf_lab.stages.ppo_targets import Targets, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
@@ -76,6 +84,7 @@ class PPOTrainer:
         **old_arguments: Any,
     ) -> None:
         refuse_old_arguments(old_arguments)
+        check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, callbacks)
         self.args = args or PPOConfig()
         self.run = Run(
             Path(self.args.output_dir),
@@ -86,10 +95,11 @@ class PPOTrainer:
         )
         self.accelerator = self.run.accelerator
         agree_on(self.args, self.run)
-        torch.manual_seed(self.args.seed)
-        self.tokenizer, self.models = load_models(
-            model, reward_funcs, processing_class, value_model, ref_model, peft_config, self.args, self.accelerator
-        )
+        with torch.random.fork_rng():  # new heads and adapters are drawn; the caller's own numbers go on as they were
+            torch.manual_seed(self.args.seed)
+            self.tokenizer, self.models = load_models(
+                model, reward_funcs, processing_class, value_model, ref_model, peft_config, self.args, self.accelerator
+            )
         self.stop_ids = stop_ids_of(self.models.policy, self.tokenizer, self.args)
         self.scorers = make_scorers(
             self.models.reward_sources, reward_processing_classes, self.tokenizer, self.accelerator.device
@@ -97,6 +107,7 @@ class PPOTrainer:
         check_weights(self.args.reward_weights, self.scorers)
         self.train_prompts = PromptSource.of(train_dataset, self.tokenizer, self.args, "train_dataset")
         self.eval_prompts = PromptSource.of(eval_dataset, self.tokenizer, self.args, "eval_dataset")
+        check_contexts(self.models, self.args, (self.train_prompts, self.eval_prompts))
         self.kl_coef = self.args.kl_coef
         self.update_number = 0
         self.num_generated = 0  # calls of generate()
@@ -187,8 +198,9 @@ class PPOTrainer:
             totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
             if sums["early_stopped"]:
                 break
+        used = self.optimization.scheduler.get_last_lr()[0]
         self.optimization.scheduler.step()
-        return ppo_metrics.of_steps(totals) | {"lr": self.optimization.scheduler.get_last_lr()[0]}
+        return ppo_metrics.of_steps(totals) | {"lr": used}
 
     def minibatches(self, num_rows: int) -> Iterator[Tensor]:
         """Global row numbers of every minibatch of every pass; a new order for each."""

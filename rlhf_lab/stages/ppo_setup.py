@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel, get_peft_model
+from datasets import Dataset
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.models.adapters import REFERENCE, AdapterScalar, add_reference_adapter, using_adapter
+from rlhf_lab.models.adapters import REFERENCE, AdapterScalar, add_reference_adapter, check_adapters, using_adapter
 from rlhf_lab.models.language import (
+    context_of,
     disable_dropout,
     give_own_pad,
     load_causal_lm,
@@ -33,6 +35,7 @@ from rlhf_lab.models.language import (
 )
 from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
 from rlhf_lab.ppo_config import PPOConfig
+from rlhf_lab.stages.prompt_source import PromptSource
 from rlhf_lab.stages.rollout import ActorCritic
 from rlhf_lab.stages.scoring import RewardSource
 from rlhf_lab.training.run import Run
@@ -91,12 +94,16 @@ def load_models(
     """Load and prepare tokenizer, policy, reference and critic. Raises UserError for what can not work."""
     if peft_config is not None and isinstance(model, PeftModel):
         raise UserError("model is a PEFT model already and peft_config is given too; give one of the two")
-    tokenizer = tokenizer or load_tokenizer(_name(model))
+    if isinstance(peft_config, dict):
+        raise UserError("peft_config is a dict; pass LoraConfig(**peft_config)")
+    tokenizer = tokenizer or load_tokenizer(_name(model), needs_eos=args.stop_tokens is None)
     give_own_pad(tokenizer)
     policy = _causal(model, tokenizer)
     frozen = _reference(ref_model, policy, tokenizer, has_fresh_adapters=peft_config is not None)
     if peft_config is not None:
         policy = get_peft_model(policy, peft_config)
+        check_adapters(policy, is_fresh=True)
+        disable_dropout(policy)  # that of the adapters
     _refuse_frozen(policy)
     if getattr(policy, "is_loaded_in_4bit", False) and accelerator.device.type == "cpu":
         raise UserError(
@@ -104,16 +111,38 @@ def load_models(
             "be learnt. Load it with BitsAndBytesConfig(load_in_8bit=True), or use a GPU"
         )
     sources: list[RewardSource] = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
-    sources = [load_scalar_model(source) if isinstance(source, str | Path) else source for source in sources]
+    sources = [
+        load_scalar_model(source, fresh_head=False) if isinstance(source, str | Path) else source for source in sources
+    ]
+    fitting = [source for source in sources if isinstance(source, PreTrainedModel) and _reads(source, tokenizer)]
+    for source in fitting:
+        make_room(source, len(tokenizer))  # for the pad token that we may have added: the policy can say it
     if args.share_value_trunk:
         critic: Any = _head(value_model, policy)
     else:
-        critic = _critic(value_model, sources, _name(model), tokenizer)
+        critic = _critic(value_model, sources, fitting, _name(policy), tokenizer)
     if args.gradient_checkpointing:
         _switch_checkpointing_on(policy, critic)
     for every in filter(None, (policy, critic, frozen)):
         _put(every, accelerator.device)
-    return tokenizer, Models(policy.train(), critic.train(), frozen, sources)
+    # Models in training mode can draw noise that `disable_dropout` does not know; recomputed activations and quantised
+    # weights want that mode all the same.
+    for trained in (policy, critic):
+        trained.train(args.gradient_checkpointing or _is_quantized(policy))
+    return tokenizer, Models(policy, critic, frozen, sources)
+
+
+def check_contexts(models: Models, args: PPOConfig, prompts: Sequence[PromptSource | None]) -> None:
+    """Raise UserError where a prompt of a data set and its completion are longer than one of the models can read."""
+    longest = max((len(ids) for source in prompts if source is not None for ids in source.ids), default=0)
+    readers = {"the policy": models.policy, "the critic": models.critic, "ref_model": models.frozen}
+    for name, model in readers.items():
+        context = context_of(model) if hasattr(model, "config") else None
+        if longest and context is not None and longest + args.max_completion_length > context:
+            raise UserError(
+                f"the longest prompt has {longest} tokens and a completion up to {args.max_completion_length}, but "
+                f"{name} reads {context}; lower max_prompt_length or max_completion_length: their sum may be {context}"
+            )
 
 
 def refuse_old_arguments(given: dict[str, Any]) -> None:
@@ -122,6 +151,22 @@ def refuse_old_arguments(given: dict[str, Any]) -> None:
         if name in OLD_ARGUMENTS:
             raise UserError(f"PPOTrainer has no argument {name!r}: {OLD_ARGUMENTS[name]}")
         raise TypeError(f"PPOTrainer.__init__() got an unexpected keyword argument {name!r}")
+
+
+def check_arguments(args: Any, datasets: dict[str, Any], callbacks: Any) -> None:
+    """Raise UserError for arguments of a type that many take for the right one."""
+    if args is not None and not isinstance(args, PPOConfig):
+        raise UserError(f"args is a {type(args).__name__}; pass args=PPOConfig(...), with a dict: PPOConfig(**args)")
+    for name, rows in datasets.items():
+        if rows is not None and not isinstance(rows, Dataset):
+            raise UserError(
+                f"{name} is a {type(rows).__name__}; needed: a datasets.Dataset. Type Dataset.from_list(rows), with a "
+                "column 'prompt'; of a DatasetDict or a stream take one split, loaded"
+            )
+    if not isinstance(callbacks, list | tuple):
+        raise UserError(f"callbacks is a {type(callbacks).__name__}; pass a list of callbacks")
+    if args is not None and args.eval_steps and datasets.get("eval_dataset") is None:
+        raise UserError(f"eval_steps={args.eval_steps} needs prompts; pass eval_dataset=, or type eval_steps=0")
 
 
 def agree_on(args: PPOConfig, run: Run) -> None:
@@ -187,9 +232,14 @@ def _name(model: str | Path | PreTrainedModel) -> str:
 
 
 def _causal(model: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
-    if isinstance(model, str | Path):
+    if not isinstance(model, str | Path):
+        return prepare_causal_lm(model, tokenizer)
+    if not (Path(model) / "adapter_config.json").is_file() or (Path(model) / "config.json").is_file():
         return load_causal_lm(str(model), tokenizer)
-    return prepare_causal_lm(model, tokenizer)
+    base = load_causal_lm(str(PeftConfig.from_pretrained(str(model)).base_model_name_or_path), tokenizer)
+    adapted = PeftModel.from_pretrained(base, str(model), is_trainable=True)
+    disable_dropout(adapted)
+    return adapted
 
 
 def _reference(
@@ -205,6 +255,8 @@ def _reference(
         raise UserError("a quantised policy can not be trained itself; pass peft_config=LoraConfig(...)")
     if is_policy and has_fresh_adapters:
         return None
+    if isinstance(policy, PeftModel):
+        check_adapters(policy, is_fresh=False)
     if is_policy and isinstance(policy, PeftModel):
         add_reference_adapter(policy)  # trained adapters are part of the reference: off would be too little
         return None
@@ -225,6 +277,7 @@ def _vocabulary(model: PreTrainedModel) -> int:
 def _critic(
     given: str | Path | PreTrainedModel | None,
     sources: Sequence[RewardSource],
+    fitting: Sequence[PreTrainedModel],
     policy_name: str,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Any:
@@ -233,12 +286,19 @@ def _critic(
         return load_scalar_model(given, tokenizer)
     if given is not None:
         return _given_critic(given, sources, tokenizer)
-    fitting = [s for s in sources if isinstance(s, PreTrainedModel) and s.config.vocab_size >= len(tokenizer)]
     if fitting:
         return critic_from(fitting[0])
     if not policy_name:
         raise UserError("the critic has nothing to start from; pass value_model=, a model with num_labels=1")
     return load_scalar_model(policy_name, tokenizer)
+
+
+def _reads(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the ids of `tokenizer` mean to `model` what they mean to the policy."""
+    try:
+        return bool(load_tokenizer(_name(model)).get_vocab() == tokenizer.get_vocab())
+    except UserError:  # in memory only: its size is all there is to go by, less the pad token that we may have added
+        return bool(model.config.vocab_size >= len(tokenizer) - 1)
 
 
 def _given_critic(given: PreTrainedModel, sources: Sequence[RewardSource], tokenizer: PreTrainedTokenizerBase) -> Any:

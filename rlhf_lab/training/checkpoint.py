@@ -24,9 +24,12 @@ def saving(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        is_disk = isinstance(error, OSError) or any(word in said for word in ("writ", "I/O", "IoError", "space"))
+        advice = "free some space and run the same command again, it continues from the last one"
         raise UserError(
-            f"could not save {folder}: {error}. Earlier checkpoints in {folder.parent} are intact; "
-            "free some space and run the same command again, it continues from the last one"
+            f"could not save {folder}: {said}. Earlier checkpoints in {folder.parent} are intact; "
+            + (advice if is_disk else "this is no matter of space: mend it, and the same command continues")
         ) from error
 
 

@@ -6,12 +6,16 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     GPTNeoXForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
 )
 
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores
@@ -82,3 +86,30 @@ def test_b22_scores_inside_ppo_are_those_of_a_call(tmp_path: Path, kind: str) ->
     with torch.no_grad():
         alone = [float(reward(input_ids=torch.tensor([row])).logits) for row in rows]
     assert rollout.scores.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_models_that_keep_dropout_as_a_number_draw_no_noise(tmp_path: Path) -> None:
+    """OPT and Falcon: no `nn.Dropout` to set to 0."""
+    ids = {"vocab_size": 10, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 1}
+    torch.manual_seed(0)
+    for number, model in enumerate(
+        (
+            OPTForCausalLM(
+                OPTConfig(**ids, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, dropout=0.5)
+            ),
+            FalconForCausalLM(
+                FalconConfig(
+                    **ids,
+                    hidden_size=16,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    hidden_dropout=0.5,
+                    attention_dropout=0.5,
+                )
+            ),
+        )
+    ):
+        trainer = tiny_trainer(tmp_path / str(number), model)
+        rollout = first_rollout(trainer)
+        sums = trainer.step_on(rollout, trainer.estimate_targets(rollout), torch.arange(8))
+        assert sums["ratio"] / sums["tokens"] == pytest.approx(1.0, abs=1e-5), type(model).__name__

@@ -12,7 +12,17 @@ from rlhf_lab import PPOConfig, PPOTrainer
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.ppo_setup import agree_on
 from rlhf_lab.training.run import refuse_untested
-from tests.tiny_ppo import EOS, PAD, TOKENS, share_of_a, tiny_config, tiny_policy, tiny_tokenizer, tiny_trainer
+from tests.tiny_ppo import (
+    EOS,
+    PAD,
+    TOKENS,
+    share_of_a,
+    tiny_config,
+    tiny_policy,
+    tiny_scalar_model,
+    tiny_tokenizer,
+    tiny_trainer,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_a_reference_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     tiny_trainer(tmp_path, save_steps=4).train()
     other = tiny_trainer(tmp_path, tiny_policy(n_embd=8), save_steps=4)
-    with pytest.raises(UserError, match="checkpoint-4 does not fit the model GPT2LMHeadModel of this run"):
+    with pytest.raises(UserError, match=r"checkpoint-4 was made with another model and reference.*model= is the model"):
         other.train(resume_from_checkpoint=True)
 
 
@@ -130,3 +140,102 @@ def test_stop_tokens_are_ids_of_the_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stop token 99 is no id of this tokenizer"):
         tiny_trainer(tmp_path, stop_tokens=[99])
     assert torch.is_tensor(trainer.generate([torch.tensor([3])])[0])
+
+
+def test_a_smaller_reference_vocabulary_is_refused_too(tmp_path: Path) -> None:
+    reference = tiny_policy(vocab_size=len(TOKENS))
+    with pytest.raises(UserError, match="ref_model has a vocabulary of 10 tokens, the policy one of 12"):
+        tiny_trainer(tmp_path, tiny_policy(vocab_size=12), arguments={"ref_model": reference})
+
+
+@pytest.mark.parametrize("use", ["reward", "value_model"])
+def test_a_folder_with_two_labels_says_so(tmp_path: Path, use: str) -> None:
+    GPT2ForSequenceClassification(tiny_config(num_labels=2, pad_token_id=PAD)).save_pretrained(tmp_path / "two")
+    tiny_tokenizer().save_pretrained(tmp_path / "two")
+    folder = str(tmp_path / "two")
+    given: dict[str, Any] = {"reward": folder} if use == "reward" else {"arguments": {"value_model": folder}}
+    with pytest.raises(UserError, match="two has 2 labels; needed: one"):
+        tiny_trainer(tmp_path / "run", **given)
+
+
+def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
+    """Its fresh head would be noise, and PPO would train on it."""
+    tiny_policy().save_pretrained(tmp_path / "sft")
+    tiny_tokenizer().save_pretrained(tmp_path / "sft")
+    with pytest.raises(UserError, match="sft has no score head, so its scores would be random"):
+        tiny_trainer(tmp_path / "run", reward=str(tmp_path / "sft"))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    many = tiny_tokenizer(tokens=[*TOKENS, *(f"w{number}" for number in range(500))])
+    with pytest.raises(UserError, match="the tokenizer knows 510 tokens and GPT2LMHeadModel 10"):
+        tiny_trainer(tmp_path, arguments={"processing_class": many})
+
+
+def test_a_critic_or_reference_that_reads_less_is_refused_at_once(tmp_path: Path) -> None:
+    for arguments, name in (
+        ({"value_model": tiny_scalar_model(n_positions=8)}, "the critic"),
+        ({"ref_model": tiny_policy(n_positions=8)}, "ref_model"),
+    ):
+        with pytest.raises(UserError, match=f"{name} reads 8; lower max_prompt_length"):
+            tiny_trainer(tmp_path, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"target_kl": 6.0, "kl_coef": 0.0}, "kl_coef=0 stays 0"),
+        ({"missing_eos_penalty": 1.0, "stop_tokens": []}, "missing_eos_penalty=0"),
+        ({"critic_warmup_updates": 5}, "more than all 4 updates"),
+        ({"eval_steps": 1}, "pass eval_dataset="),
+        ({"stop_tokens": ["z"]}, "'z' is not in this tokenizer's vocabulary"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        tiny_trainer(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train_dataset": [{"prompt": "a"}]}, r"train_dataset is a list; needed: a datasets\.Dataset"),
+        ({"callbacks": object()}, "pass a list of callbacks"),
+        ({"args": {"output_dir": "x"}}, r"args is a dict; pass args=PPOConfig\(\.\.\.\), .*PPOConfig\(\*\*args\)"),
+        ({"peft_config": {"r": 4}}, r"pass LoraConfig\(\*\*peft_config\)"),
+    ],
+)
+def test_arguments_of_a_near_type_say_what_to_pass(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        PPOTrainer(tiny_policy(), share_of_a, processing_class=tiny_tokenizer(), **given)
+
+
+def test_b38_the_critic_starts_from_a_reward_model_whose_pad_is_eos(tmp_path: Path) -> None:
+    """GPT-2's tokenizers: both get a pad token of their own here, which the reward model's embeddings lack."""
+    tokens = [token for token in TOKENS if token != "<pad>"]
+    for name, model in (("sft", tiny_policy(vocab_size=9)), ("rm", tiny_scalar_model(seed=7, vocab_size=9))):
+        model.save_pretrained(tmp_path / name)
+        tiny_tokenizer(pad="</s>", tokens=tokens).save_pretrained(tmp_path / name)
+    trainer = tiny_trainer(
+        tmp_path / "run",
+        str(tmp_path / "sft"),
+        str(tmp_path / "rm"),
+        arguments={"processing_class": None, "value_model": None},
+    )
+    scores = GPT2ForSequenceClassification.from_pretrained(tmp_path / "rm").score.weight
+    assert torch.equal(trainer.models.critic.score.weight, scores)
+    trainer.train()
+
+
+def test_a_reward_model_of_another_tokenizer_does_not_become_the_critic(tmp_path: Path) -> None:
+    tiny_policy().save_pretrained(tmp_path / "sft")
+    tiny_tokenizer().save_pretrained(tmp_path / "sft")
+    tiny_scalar_model(seed=7, vocab_size=20).save_pretrained(tmp_path / "rm")
+    tiny_tokenizer(tokens=["</s>", "<pad>", *"hgfedcba"]).save_pretrained(tmp_path / "rm")
+    trainer = tiny_trainer(
+        tmp_path / "run",
+        str(tmp_path / "sft"),
+        str(tmp_path / "rm"),
+        arguments={"processing_class": None, "value_model": None},
+    )
+    assert trainer.models.critic.config.vocab_size == len(TOKENS)
