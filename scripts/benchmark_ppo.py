@@ -32,6 +32,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "gpt2_124m": dict(zip(SHAPES, (12, 768, 12, 50257, 512, 64, 24, 128), strict=True)),
 }
 EPOCHS, EOS, PAD = 4, 0, 1
+BIAS = 20.0
 STOP_RATE = 1 / 11  # a chance of stopping at every token that ends completions of 32 after a third on average
 
 
@@ -81,9 +82,9 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
     if args.stops:  # along the last norm's bias EOS has the logit that makes its probability STOP_RATE
         with torch.no_grad():
             direction = torch.nn.functional.normalize(torch.randn(size["width"]), dim=0)
-            policy.transformer.ln_f.bias.copy_(direction)
+            policy.transformer.ln_f.bias.copy_(BIAS * direction)  # far above what the states vary along it
             logit = math.log(STOP_RATE / (1 - STOP_RATE) * size["vocab"])
-            policy.transformer.wte.weight[EOS] = logit * direction
+            policy.transformer.wte.weight[EOS] = logit / BIAS * direction
     policy.save_pretrained(folder / "policy")
     GPT2ForSequenceClassification(config).save_pretrained(folder / "reward")
     words = {f"t{number}": number for number in range(size["vocab"])}
