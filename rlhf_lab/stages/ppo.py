@@ -272,10 +272,11 @@ class PPOTrainer:
         completions = self._sample(batch, stream=EVALUATION_STREAM, num_rows=len(batch.ids))
         rollout = self._with_models(batch, completions, self._judge(batch, completions), with_critic=False)
         kl = ppo_metrics.masked_sum_rows(kl_k1(rollout.log_probs, rollout.ref_log_probs), rollout.completion_mask)
+        scores = rollout.scores + rollout.token_scores.sum(1)
         texts = self.texts(completions)
-        self.life.write_samples(batch, texts, rollout.scores, kl)
+        self.life.write_samples(batch, texts, scores, kl)
         return {
-            "eval_scores": float(rollout.scores.mean()),
+            "eval_scores": float(scores.mean()),
             "eval_kl": float(kl.mean()),
             "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
             "eval_eos_fraction": float(rollout.stopped.float().mean()),
@@ -300,10 +301,8 @@ class PPOTrainer:
         stream = EVALUATION_STREAM
         if seed is None:
             self.num_generated += 1
-            seed, stream = (
-                self.args.seed,
-                GENERATION_STREAM - self.run.num_processes * self.num_generated - self.run.rank,
-            )
+            seed = self.args.seed
+            stream = GENERATION_STREAM - self.run.num_processes * self.num_generated - self.run.rank
         uniforms = draw_uniforms(len(ids), self.args.max_completion_length, seed=seed, stream=stream)
         completions = self.complete(ids, uniforms, temperature or self.args.temperature)
         return [torch.tensor(row) for row in completions.rows()] if from_ids else self.texts(completions)

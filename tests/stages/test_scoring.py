@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.scoring import Finished, RewardModel, make_scorers, score_all
-from rlhf_lab.training.records import read_metrics
+from rlhf_lab.training.records import read_jsonl, read_metrics
 from tests.tiny_ppo import (
     EOS,
     PAD,
@@ -195,6 +195,33 @@ def test_f13_rewards_of_tokens_raise_what_they_reward(tmp_path: Path) -> None:
     trainer.train()
     scores = [line["objective/scores"] for line in read_metrics(tmp_path)]
     assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 1.0
+
+
+def one_for_each_token(completion_ids: list[list[int]], **kwargs: Any) -> list[Any]:
+    return [[1.0] * len(row) for row in completion_ids]
+
+
+def test_f13_an_evaluation_adds_up_the_rewards_of_tokens(tmp_path: Path) -> None:
+    evaluation = {"eval_dataset": Dataset.from_dict({"prompt": ["ab", "c", "dea"]})}
+    trainer = tiny_trainer(tmp_path, reward=one_for_each_token, eval_steps=4, arguments=evaluation)
+    trainer.train()
+    lines = [line for line in read_metrics(tmp_path) if "eval_scores" in line]
+    assert [line["eval_scores"] for line in lines] == [pytest.approx(line["eval_length"]) for line in lines]
+    samples = read_jsonl(tmp_path / "samples" / "update-000000.jsonl")
+    assert sum(row["score"] for row in samples) / 3 == pytest.approx(lines[0]["eval_length"])
+    assert trainer.life.state.best_metric == max(line["eval_length"] for line in lines)
+
+
+@pytest.mark.parametrize("instead", [-1.0, 0.0])
+def test_f13_untruncated_score_stands_in_for_rewards_of_tokens_too(tmp_path: Path, instead: float) -> None:
+    settings = {"truncate_token": A, "untruncated_score": instead}
+    rollout = first_rollout(tiny_trainer(tmp_path, reward=one_for_each_token, **settings))
+    has_a = ((rollout.completion_ids == A) & rollout.completion_mask).any(1)
+    assert has_a.any()
+    assert not has_a.all()
+    gained = rollout.scores + rollout.token_scores.sum(1)
+    assert torch.equal(gained[~has_a], torch.full_like(gained[~has_a], instead))
+    assert (gained[has_a] >= 1).all()
 
 
 def test_f13_the_wrong_number_of_rewards_is_refused() -> None:
