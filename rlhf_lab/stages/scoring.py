@@ -7,9 +7,10 @@ the text. Several scores are added up with weights.
 """
 
 import asyncio
+import copy
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 Score: TypeAlias = float | list[float] | None  # of a completion, of each of its tokens, or no opinion
 RewardFunction: TypeAlias = Callable[..., Sequence[Score] | Awaitable[Sequence[Score]]]
 RewardSource: TypeAlias = Any  # a RewardFunction, a PreTrainedModel, an id or a folder
+
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state")  # to every function; columns are called otherwise
+LARGEST_SCORE = 1e15  # the critic's error is squared and summed in float32, which ends at 3e38
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,37 @@ class FunctionScorer:
     function: RewardFunction
 
     def __call__(self, finished: Finished) -> list[Score] | Awaitable[list[Score]]:
+        _refuse_columns_of_ours(finished.columns)
         keywords: dict[str, Any] = {
-            "prompts": finished.prompts,
+            "prompts": copy.deepcopy(finished.prompts),  # copies: what one function changes, another must not see
             "completions": finished.replies(),
-            "completion_ids": finished.completion_ids,
-            **finished.columns,
+            "completion_ids": [list(row) for row in finished.completion_ids],
+            **copy.deepcopy(finished.columns),
         }
-        if _accepts(self.function, "trainer_state"):
+        parameters = _parameters(self.function)
+        if "trainer_state" in parameters or _takes_all(parameters):
             keywords["trainer_state"] = finished.trainer_state
+        self._refuse_what_can_not_be_called(parameters, keywords)
         answer = self.function(**keywords)
         return self._later(answer, finished) if inspect.isawaitable(answer) else self._checked(answer, finished)
+
+    def _refuse_what_can_not_be_called(
+        self, parameters: Mapping[str, inspect.Parameter], keywords: dict[str, Any]
+    ) -> None:
+        unknown = [] if _takes_all(parameters) else [name for name in keywords if name not in parameters]
+        if unknown:
+            raise UserError(
+                f"reward function {self.name!r} does not take {_listed(unknown)}; functions are given prompts, "
+                "completions, completion_ids and every other column of the data set: add **kwargs to its arguments"
+            )
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        required = [name for name, p in parameters.items() if p.default is p.empty and p.kind in named]
+        if missing := [name for name in required if name not in keywords]:
+            columns = _listed([name for name in keywords if name not in GIVEN]) or "none but 'prompt'"
+            raise UserError(
+                f"reward function {self.name!r} needs {_listed(missing)}, which is no column of the data set; "
+                f"they are {columns}. Add the column, or give the argument a default"
+            )
 
     async def _later(self, answer: Awaitable[Any], finished: Finished) -> list[Score]:
         return self._checked(await answer, finished)
@@ -138,15 +163,35 @@ class FunctionScorer:
             converted = math.nan
         if not math.isfinite(converted):
             raise UserError(f"reward function {self.name!r} returned {number!r}; return finite numbers or None")
+        if abs(converted) > LARGEST_SCORE:
+            raise UserError(
+                f"reward function {self.name!r} returned {converted:g}; training is in float32, where scores up to "
+                f"{LARGEST_SCORE:g} can be squared and summed: scale it down"
+            )
         return converted
 
 
-def _accepts(function: Callable[..., Any], name: str) -> bool:
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        parameters = inspect.signature(function).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):  # some built-in callables do not say
-        return False
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _takes_all(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _refuse_columns_of_ours(columns: Mapping[str, Any]) -> None:
+    if ours := [name for name in columns if name in GIVEN]:
+        raise UserError(
+            f"the data set has a column {ours[0]!r}, and reward functions are given {ours[0]} by the trainer; "
+            f"rename it: dataset.rename_column({ours[0]!r}, 'my_{ours[0]}')"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 Scorer = RewardModel | FunctionScorer
@@ -182,6 +227,10 @@ def _make_scorer(
     policy_tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
 ) -> Scorer:
+    if isinstance(source, type):
+        raise UserError(
+            f"reward_funcs holds the class {source.__name__}; give an object of it: type {source.__name__}()"
+        )
     if not isinstance(source, str | Path | PreTrainedModel | AdapterScalar):
         if not callable(source) or isinstance(source, nn.Module):
             raise UserError(
@@ -224,9 +273,11 @@ def _tokenizer_of(
 
 
 def check_weights(weights: Sequence[float] | None, scorers: Sequence[Scorer]) -> None:
-    """Raise UserError where there is not one weight for each source."""
+    """Raise UserError where there is not one finite weight for each source."""
     if weights is not None and len(weights) != len(scorers):
         raise UserError(f"{len(weights)} reward_weights for {len(scorers)} reward_funcs; give one for each")
+    if broken := [weight for weight in weights or () if not math.isfinite(weight)]:
+        raise UserError(f"reward_weights holds {broken[0]}; give finite numbers")
 
 
 @dataclass(frozen=True)
@@ -243,11 +294,18 @@ def score_all(scorers: Sequence[Scorer], finished: Finished, weights: Sequence[f
     answers = _together([scorer(finished) for scorer in scorers])
     weights = weights or [1.0] * len(scorers)
     rows = list(zip(*answers, strict=True))
-    return Scores(
+    scores = Scores(
         totals=[sum(w * s for w, s in zip(weights, row, strict=True) if isinstance(s, float | int)) for row in rows],
         of_tokens=[_weighted_tokens(weights, row) for row in rows],
         by_source=[[sum(score) if isinstance(score, list) else score for score in row] for row in rows],
     )
+    for number, (total, of_tokens) in enumerate(zip(scores.totals, scores.of_tokens, strict=True)):
+        if large := [score for score in (total, *of_tokens) if not abs(score) <= LARGEST_SCORE]:
+            raise UserError(
+                f"the weighted rewards of completion {number} come to {large[0]:g}; float32 takes scores up to "
+                f"{LARGEST_SCORE:g}: scale reward_weights down"
+            )
+    return scores
 
 
 def _weighted_tokens(weights: Sequence[float], row: Sequence[Score]) -> list[float]:

@@ -162,6 +162,117 @@ def test_trainer_state_goes_to_functions_that_take_it() -> None:
     assert score_all(scorers(plain), finished(trainer_state=1)).totals == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("name", ["prompts", "completions", "completion_ids", "trainer_state"])
+def test_a_column_can_not_take_the_place_of_what_is_scored(tmp_path: Path, name: str) -> None:
+    rows = Dataset.from_dict({"prompt": ["ab", "c"] * 8, name: ["made up"] * 16})
+    trainer = tiny_trainer(tmp_path, rows=rows)
+    with pytest.raises(UserError, match=f"a column '{name}', .* rename it: dataset.rename_column.'{name}', "):
+        trainer.train()
+    tiny_trainer(tmp_path / "model", reward=tiny_scalar_model(), rows=rows, total_episodes=8).train()
+
+
+def test_what_a_function_does_to_its_arguments_stays_with_it(tmp_path: Path) -> None:
+    def careless(prompts: Any, completions: Any, completion_ids: Any, notes: Any) -> list[float]:
+        for row in [*prompts, *completion_ids, *notes, *map(list, completions)]:
+            row.clear()
+        return [0.0] * len(completion_ids)
+
+    seen: dict[str, Any] = {}
+
+    def watch(**kwargs: Any) -> list[float]:
+        seen.update(kwargs)
+        return [0.0, 0.0, 0.0]
+
+    prompts = [[{"role": "user", "content": letter}] for letter in "abc"]
+    given = finished(prompts=prompts, columns={"notes": [["x"], ["y"], ["z"]]})
+    score_all(scorers(careless, watch, tiny_scalar_model()), given)
+    assert [prompt[0]["content"] for prompt in seen["prompts"]] == ["a", "b", "c"]
+    assert seen["completion_ids"] == [[2, 3, EOS], [4, 4, 4, 4], [EOS]]
+    assert seen["notes"] == [["x"], ["y"], ["z"]]
+
+
+def without_kwargs(completions: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def wants_answers(completions: Any, answer: Any, **kwargs: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (without_kwargs, "'without_kwargs' does not take 'prompts', 'completion_ids', 'level'.*add ..kwargs"),
+        (wants_answers, "'wants_answers' needs 'answer', .* no column .*; they are 'level'"),
+    ],
+)
+def test_a_function_that_can_not_be_called_so_is_refused(function: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        score_all(scorers(function), finished())
+
+
+def test_an_error_inside_a_function_is_its_own() -> None:
+    def broken(**kwargs: Any) -> list[float]:
+        raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        score_all(scorers(broken), finished())
+
+
+def test_a_class_is_refused_where_an_instance_is_meant() -> None:
+    class Judge:
+        def __call__(self, **kwargs: Any) -> list[float]:
+            return [0.0, 0.0, 0.0]
+
+    with pytest.raises(UserError, match=r"reward_funcs holds the class Judge; .* type Judge\(\)"):
+        scorers(Judge)
+
+
+@pytest.mark.parametrize("answer", [[1e39, 1.0, 1.0], [1.0, -1e20, 1.0], [[1e39, 1.0, 1.0], 1.0, 1.0]])
+def test_a_reward_too_large_for_float32_is_refused_at_its_source(answer: Any) -> None:
+    def judge(**kwargs: Any) -> Any:
+        return answer
+
+    with pytest.raises(UserError, match=r"'judge' returned -?1e.* scale it down"):
+        score_all(scorers(judge), finished())
+
+
+def test_weights_are_finite_and_do_not_make_scores_too_large(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="reward_weights holds nan; give finite numbers"):
+        tiny_trainer(tmp_path, reward_weights=[float("nan")])
+    with pytest.raises(UserError, match=r"weighted rewards of completion 0 .*1e\+39; .*reward_weights"):
+        score_all(scorers(lambda **k: [1.0, 1.0, 1.0]), finished(), [1e39])
+    with pytest.raises(UserError, match=r"weighted rewards of completion 1 .*-3e\+20; .*reward_weights"):
+        score_all(scorers(lambda **k: [0.0, [3.0, 0.0, 0.0, 0.0], 0.0]), finished(), [-1e20])
+
+
+def test_trainer_state_moves_on_as_training_does(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def watch(completions: Any, trainer_state: Any, **kwargs: Any) -> list[float]:
+        seen.append(trainer_state.global_step)
+        return [0.0] * len(completions)
+
+    evaluation = {"eval_dataset": Dataset.from_dict({"prompt": ["ab", "c"]})}
+    tiny_trainer(tmp_path, reward=watch, eval_steps=2, arguments=evaluation).train()
+    assert seen == [0, 0, 1, 2, 2, 3, 4], "the number of updates done: before updates 1 to 4, in evaluations 0, 2, 4"
+
+
+def test_a_score_of_0_and_a_token_of_id_0_are_options_too(tmp_path: Path) -> None:
+    lengths: list[int] = []
+
+    def judge(completion_ids: Any, **kwargs: Any) -> list[float]:
+        lengths.extend(map(len, completion_ids))
+        return [5.0] * len(completion_ids)
+
+    settings = {"stop_tokens": [], "truncate_token": EOS, "untruncated_score": 0.0}
+    rollout = first_rollout(tiny_trainer(tmp_path, reward=judge, **settings))
+    firsts = [row.index(EOS) if EOS in row else None for row in rollout.completion_ids.tolist()]
+    assert None in firsts
+    assert rollout.scores.tolist() == [0.0 if first is None else 5.0 for first in firsts]
+    assert lengths == [6 if first is None else first + 1 for first in firsts]
+
+
 # --- rewards of tokens -------------------------------------------------------------------------------------------
 
 
