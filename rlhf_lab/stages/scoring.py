@@ -3,7 +3,7 @@
 A function, plain or async, is called with `prompts`, `completions`, `completion_ids`, every other column of the data
 set and `trainer_state`. It returns for each completion a number, None where it has no opinion, or a list with a reward
 for every token. A reward model with the policy's own tokenizer reads the sampled ids; one with another tokenizer reads
-the text. Several scores are added up with weights.
+the text, conversations through its own chat template if it has one. Several scores are added up with weights.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_lab.data.prompts import Prompt, prompt_text
+from rlhf_lab.data.prompts import Prompt, conversation_text, encode_prompt, prompt_text
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.language import disable_dropout, give_own_pad, load_tokenizer, make_room
@@ -42,7 +42,7 @@ class Finished:
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]  # without padding, the stop token included
     texts: list[str]  # completions without special tokens
-    stopped: list[bool]
+    stopped: list[bool]  # True where they end in a stop token
     columns: dict[str, list[Any]] = field(default_factory=dict)  # the data set's other columns
     trainer_state: Any = None  # transformers' TrainerState, for rewards that change as training goes on
 
@@ -76,17 +76,21 @@ class RewardModel:
         return [p + c for p, c in zip(finished.prompt_ids, finished.completion_ids, strict=True)]
 
     def _texts(self, finished: Finished) -> list[list[int]]:
-        joined = [
-            prompt_text(self.policy_tokenizer, prompt) + text
-            for prompt, text in zip(finished.prompts, finished.texts, strict=True)
-        ]
-        ids = self.tokenizer(joined)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        ends = [
-            [eos] if stopped and eos is not None and row[-1:] != [eos] else []
-            for row, stopped in zip(ids, finished.stopped, strict=True)
-        ]
-        return [[*row, *end] for row, end in zip(ids, ends, strict=True)]
+        rows = zip(finished.prompts, finished.prompt_ids, finished.texts, finished.stopped, strict=True)
+        return [self._read(*row) for row in rows]
+
+    def _read(self, prompt: Prompt, prompt_ids: list[int], text: str, has_ended: bool) -> list[int]:
+        """Messages through this model's own chat template, where it has one, and exactly as the template writes them;
+        all else as the policy read it, and EOS where it ended. Of a prompt that was cut, what the policy saw of it."""
+        is_cut = len(encode_prompt(self.policy_tokenizer, prompt)) > len(prompt_ids)
+        if not isinstance(prompt, str) and not is_cut and getattr(self.tokenizer, "chat_template", None):
+            whole = conversation_text(self.tokenizer, [*prompt, {"role": "assistant", "content": text}])
+            if not has_ended and (said := text.strip()) in whole:
+                whole = whole[: whole.rindex(said) + len(said)]  # without the template's end of turn
+            return list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
+        before = self.policy_tokenizer.decode(prompt_ids) if is_cut else prompt_text(self.policy_tokenizer, prompt)
+        ids, eos = list(self.tokenizer(before + text)["input_ids"]), self.tokenizer.eos_token_id
+        return [*ids, eos] if has_ended and eos is not None and ids[-1:] != [eos] else ids
 
 
 @dataclass(frozen=True)

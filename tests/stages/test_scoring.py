@@ -405,6 +405,50 @@ def test_b21_f03_a_reward_model_with_another_tokenizer_reads_the_text() -> None:
     assert expected != pytest.approx([plain_score(model, [TOKENS.index(c) for c in "abab"] + [EOS])] * 3)
 
 
+@pytest.mark.parametrize("settings", [{}, {"truncate_token": "c"}, {"max_prompt_length": 2}])
+def test_b21_by_reading_or_by_ids_a_reward_model_sees_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """One more word in the vocabulary makes it another tokenizer, with the same ids for the same text."""
+    model = tiny_scalar_model(vocab_size=len(TOKENS) + 1, initializer_range=1.0)
+    tokenizers = [tiny_tokenizer(), tiny_tokenizer(tokens=[*TOKENS, "x"])]
+    arguments = {"reward_processing_classes": tokenizers}
+    trainer = tiny_trainer(tmp_path, reward=[model, model], arguments=arguments, **settings)
+    assert [scorer.reads_ids for scorer in trainer.scorers] == [True, False]
+    rollout = first_rollout(trainer)
+    rows = rollout.completion_ids.tolist()
+    # a pad that was sampled has no text
+    same = [row for row, ids in enumerate(rows) if PAD not in ids[: int(rollout.completion_mask[row].sum())]]
+    assert len(same) > 3
+    found = rollout.source_scores[same]
+    assert torch.allclose(found[:, 0], found[:, 1], atol=1e-5)
+
+
+QUESTION = [{"role": "user", "content": "ab"}]
+TURNS = "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}</s>{% endfor %}"
+POLICY_TURNS = TURNS + "{% if add_generation_prompt %}a{% endif %}"
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+def test_b21_a_conversation_is_read_through_the_reward_models_own_template(has_template: bool) -> None:
+    policys, own = tiny_tokenizer(), tiny_tokenizer(tokens=[*OTHER_TOKENS, "u"])
+    policys.chat_template = POLICY_TURNS.replace("{{ m['role'][0] }}", "h")
+    own.chat_template = TURNS if has_template else None
+    model = tiny_scalar_model(vocab_size=len(OTHER_TOKENS) + 1, initializer_range=1.0).eval()
+    judges = make_scorers(model, [own], policys, CPU)
+    ids = [policys.encode("hab</s>a")] * 2
+    given = finished(
+        prompts=[QUESTION] * 2,
+        prompt_ids=ids,
+        texts=["ef", "ef"],
+        completion_ids=[[6, 7, EOS], [6, 7]],
+        stopped=[True, False],
+        columns={},
+    )
+    before = "uab</s>a" if has_template else "hab</s>a"
+    expected = [plain_score(model, own(before + said)["input_ids"]) for said in ("ef</s>", "ef")]
+    assert score_all(judges, given).totals == pytest.approx(expected, abs=1e-5)
+    assert expected[0] != pytest.approx(expected[1])
+
+
 def test_b21_the_tokenizer_in_a_reward_models_folder_is_its_own(tmp_path: Path) -> None:
     tiny_scalar_model(vocab_size=len(OTHER_TOKENS)).save_pretrained(tmp_path)
     tiny_tokenizer(tokens=OTHER_TOKENS).save_pretrained(tmp_path)
