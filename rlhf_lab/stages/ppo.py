@@ -110,13 +110,12 @@ class PPOTrainer:
             raise UserError("train() needs prompts; pass train_dataset=, a data set with a column 'prompt'")
         self.life.begin(resume_from_checkpoint)
         for batch in self.prompt_batches():
+            self.life.begin_update()
             started = time.perf_counter()
             rollout = self.collect_rollout(batch)
             collected = time.perf_counter()
             metrics = self.learn_from(rollout)
             self.life.end_of_update(metrics | self._timings(started, collected))
-            if self.life.should_stop:
-                break
         self.life.end()
 
     def step(self, prompt_ids: Sequence[Ids], completion_ids: Sequence[Ids], scores: Sequence[Any]) -> dict[str, float]:
@@ -124,7 +123,8 @@ class PPOTrainer:
 
         Lists with one entry a row, this process's share of `rollout_batch_size`: ids as tensors or lists, without
         padding; a completion's stop token belongs to it. A score is one number, or one for each completion token.
-        Logs, evaluates and saves as `train()` does. Raises UserError for rows that do not fit together.
+        Logs, evaluates and saves as `train()` does; a callback that asks for a stop sets `life.should_stop`, which is
+        the loop's to heed. Raises UserError for rows that do not fit together.
         """
         self.life.begin_own_loop()
         check_ids(prompt_ids, completion_ids, self.models.policy, self.args, self.run)
@@ -132,6 +132,7 @@ class PPOTrainer:
         batch = PromptBatch([], as_lists(prompt_ids), {})
         completions = given_completions(completion_ids, self.stop_ids, self.tokenizer.pad_token_id, self.run)
         judged = given_scores(scores, completions)
+        self.life.begin_update()
         self.update_number += 1
         rollout = self._gathered(self._with_models(batch, completions, judged))
         collected = time.perf_counter()
@@ -148,11 +149,11 @@ class PPOTrainer:
         return metrics
 
     def prompt_batches(self) -> Iterator[PromptBatch]:
-        """The prompts of each update that is still to be done, as this process's share."""
+        """The prompts of each update still to be done, as this process's share; none once a callback asks to stop."""
         assert self.train_prompts is not None
         size = self.args.rollout_batch_size
         share = rows_of_rank(size, rank=self.run.rank, num_processes=self.run.num_processes)
-        while self.update_number < self.args.num_updates:
+        while self.update_number < self.args.num_updates and not self.life.should_stop:
             self.update_number += 1
             start = (self.update_number - 1) * size
             yield self.train_prompts.batch([start + row for row in share], seed=self.args.seed)
