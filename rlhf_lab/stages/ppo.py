@@ -38,7 +38,7 @@ from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
-from rlhf_lab.stages.ppo_lists import Ids, are_ids, as_lists, check_ids, given_completions, given_scores
+from rlhf_lab.stages.ppo_lists import Ids, are_ids, checked_ids, given_completions, given_scores
 from rlhf_lab.stages.ppo_setup import Optimization, agree_on, load_models, refuse_old_arguments, stop_ids_of
 from rlhf_lab.stages.ppo_targets import Targets, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
@@ -122,15 +122,15 @@ class PPOTrainer:
         """One PPO update on completions that an own loop or environment scored; returns the update's metrics.
 
         Lists with one entry a row, this process's share of `rollout_batch_size`: ids as tensors or lists, without
-        padding; a completion's stop token belongs to it. A score is one number, or one for each completion token.
+        padding; a completion ends with its stop token, if any. A score is one number, or one for each completion token.
         Logs, evaluates and saves as `train()` does; a callback that asks for a stop sets `life.should_stop`, which is
         the loop's to heed. Raises UserError for rows that do not fit together.
         """
         self.life.begin_own_loop()
-        check_ids(prompt_ids, completion_ids, self.models.policy, self.args, self.run)
+        prompts, rows = checked_ids(self, prompt_ids, completion_ids)
         started = time.perf_counter()
-        batch = PromptBatch([], as_lists(prompt_ids), {})
-        completions = given_completions(completion_ids, self.stop_ids, self.tokenizer.pad_token_id, self.run)
+        batch = PromptBatch([], prompts, {})
+        completions = given_completions(rows, self.stop_ids, self.tokenizer.pad_token_id, self.run)
         judged = given_scores(scores, completions)
         self.life.begin_update()
         self.update_number += 1
@@ -296,9 +296,8 @@ class PPOTrainer:
         """
         if temperature is not None and not temperature > 0:
             raise UserError(f"temperature={temperature}; sampling needs one above 0, 1e-4 is as good as greedy")
-        if from_ids := are_ids(prompts):
-            check_ids(prompts, None, self.models.policy, self.args, self.run)
-        ids = as_lists(prompts) if from_ids else PromptBatch.of(prompts, self.tokenizer, self.args).ids
+        from_ids = are_ids(prompts)
+        ids = checked_ids(self, prompts)[0] if from_ids else PromptBatch.of(prompts, self.tokenizer, self.args).ids
         stream = EVALUATION_STREAM
         if seed is None:
             self.num_generated += 1
