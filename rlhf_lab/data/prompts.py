@@ -53,6 +53,12 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     return _render(tokenizer, prompt, add_generation_prompt=True)
 
 
+def conversation_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    """A conversation that is over, through the chat template."""
+    _check_kind(messages, "conversation")
+    return _render(tokenizer, messages, add_generation_prompt=False)
+
+
 def completion_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Completion) -> str:
     """The text that follows `prompt_text`, without the EOS at its end (`encode_completion` sets that by id)."""
     _check_kind(prompt, "prompt")

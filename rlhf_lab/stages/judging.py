@@ -24,17 +24,20 @@ def judge(
     args: PPOConfig,
     trainer_state: Any,
 ) -> Scores:
-    """Scores of a batch. With `truncate_token`, judges see what comes before it, and `untruncated_score` is the score
-    of a completion without one (Ziegler et al. 2019)."""
-    rows, is_cut = completions.rows(), [True] * len(completions.ids)
+    """Scores of a batch. With `truncate_token`, judges see what comes before it, and `untruncated_score` is all
+    that a completion without one gets (Ziegler et al. 2019)."""
+    whole, is_cut = completions.rows(), [True] * len(completions.ids)
+    rows = whole
     if args.truncate_token is not None:
-        rows, is_cut = truncated(rows, token_id(tokenizer, args.truncate_token), args.truncate_after)
+        rows, is_cut = truncated(whole, token_id(tokenizer, args.truncate_token), args.truncate_after)
+    pairs = zip(completions.stopped.tolist(), rows, whole, strict=True)
+    ended = [stopped and row == uncut for stopped, row, uncut in pairs]  # no end is shown that was cut away
     finished = Finished(
         batch.prompts,
         batch.ids,
         rows,
         list(tokenizer.batch_decode(rows, skip_special_tokens=True)),
-        completions.stopped.tolist(),
+        ended,
         batch.columns,
         trainer_state,
     )
@@ -42,7 +45,8 @@ def judge(
     if (instead := args.untruncated_score) is None:
         return scores
     totals = [total if cut else instead for total, cut in zip(scores.totals, is_cut, strict=True)]
-    return replace(scores, totals=totals)
+    of_tokens = [rewards if cut else [] for rewards, cut in zip(scores.of_tokens, is_cut, strict=True)]
+    return replace(scores, totals=totals, of_tokens=of_tokens)
 
 
 def truncated(rows: list[list[int]], token: int, start: int) -> tuple[list[list[int]], list[bool]]:

@@ -38,7 +38,7 @@ from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
-from rlhf_lab.stages.ppo_lists import Ids, are_ids, as_lists, check_ids, given_completions, given_scores
+from rlhf_lab.stages.ppo_lists import Ids, are_ids, checked_ids, given_completions, given_scores
 from rlhf_lab.stages.ppo_setup import (
     Optimization,
     agree_on,
@@ -84,7 +84,7 @@ class PPOTrainer:
         **old_arguments: Any,
     ) -> None:
         refuse_old_arguments(old_arguments)
-        check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset}, callbacks)
+        check_arguments(args, {"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         self.args = args or PPOConfig()
         self.run = Run(
             Path(self.args.output_dir),
@@ -121,28 +121,29 @@ class PPOTrainer:
             raise UserError("train() needs prompts; pass train_dataset=, a data set with a column 'prompt'")
         self.life.begin(resume_from_checkpoint)
         for batch in self.prompt_batches():
+            self.life.begin_update()
             started = time.perf_counter()
             rollout = self.collect_rollout(batch)
             collected = time.perf_counter()
             metrics = self.learn_from(rollout)
             self.life.end_of_update(metrics | self._timings(started, collected))
-            if self.life.should_stop:
-                break
         self.life.end()
 
     def step(self, prompt_ids: Sequence[Ids], completion_ids: Sequence[Ids], scores: Sequence[Any]) -> dict[str, float]:
         """One PPO update on completions that an own loop or environment scored; returns the update's metrics.
 
         Lists with one entry a row, this process's share of `rollout_batch_size`: ids as tensors or lists, without
-        padding; a completion's stop token belongs to it. A score is one number, or one for each completion token.
-        Logs, evaluates and saves as `train()` does. Raises UserError for rows that do not fit together.
+        padding; a completion ends with its stop token, if any. A score is one number, or one for each completion token.
+        Logs, evaluates and saves as `train()` does; a callback that asks for a stop sets `life.should_stop`, which is
+        the loop's to heed. Raises UserError for rows that do not fit together.
         """
         self.life.begin_own_loop()
-        check_ids(prompt_ids, completion_ids, self.models.policy, self.args, self.run)
+        prompts, rows = checked_ids(self, prompt_ids, completion_ids)
         started = time.perf_counter()
-        batch = PromptBatch([], as_lists(prompt_ids), {})
-        completions = given_completions(completion_ids, self.stop_ids, self.tokenizer.pad_token_id, self.run)
+        batch = PromptBatch([], prompts, {})
+        completions = given_completions(rows, self.stop_ids, self.tokenizer.pad_token_id, self.run)
         judged = given_scores(scores, completions)
+        self.life.begin_update()
         self.update_number += 1
         rollout = self._gathered(self._with_models(batch, completions, judged))
         collected = time.perf_counter()
@@ -159,11 +160,11 @@ class PPOTrainer:
         return metrics
 
     def prompt_batches(self) -> Iterator[PromptBatch]:
-        """The prompts of each update that is still to be done, as this process's share."""
+        """The prompts of each update still to be done, as this process's share; none once a callback asks to stop."""
         assert self.train_prompts is not None
         size = self.args.rollout_batch_size
         share = rows_of_rank(size, rank=self.run.rank, num_processes=self.run.num_processes)
-        while self.update_number < self.args.num_updates:
+        while self.update_number < self.args.num_updates and not self.life.should_stop:
             self.update_number += 1
             start = (self.update_number - 1) * size
             yield self.train_prompts.batch([start + row for row in share], seed=self.args.seed)
@@ -284,10 +285,11 @@ class PPOTrainer:
         completions = self._sample(batch, stream=EVALUATION_STREAM, num_rows=len(batch.ids))
         rollout = self._with_models(batch, completions, self._judge(batch, completions), with_critic=False)
         kl = ppo_metrics.masked_sum_rows(kl_k1(rollout.log_probs, rollout.ref_log_probs), rollout.completion_mask)
+        scores = rollout.scores + rollout.token_scores.sum(1)
         texts = self.texts(completions)
-        self.life.write_samples(batch, texts, rollout.scores, kl)
+        self.life.write_samples(batch, texts, scores, kl)
         return {
-            "eval_scores": float(rollout.scores.mean()),
+            "eval_scores": float(scores.mean()),
             "eval_kl": float(kl.mean()),
             "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
             "eval_eos_fraction": float(rollout.stopped.float().mean()),
@@ -306,16 +308,13 @@ class PPOTrainer:
         """
         if temperature is not None and not temperature > 0:
             raise UserError(f"temperature={temperature}; sampling needs one above 0, 1e-4 is as good as greedy")
-        if from_ids := are_ids(prompts):
-            check_ids(prompts, None, self.models.policy, self.args, self.run)
-        ids = as_lists(prompts) if from_ids else PromptBatch.of(prompts, self.tokenizer, self.args).ids
+        from_ids = are_ids(prompts)
+        ids = checked_ids(self, prompts)[0] if from_ids else PromptBatch.of(prompts, self.tokenizer, self.args).ids
         stream = EVALUATION_STREAM
         if seed is None:
             self.num_generated += 1
-            seed, stream = (
-                self.args.seed,
-                GENERATION_STREAM - self.run.num_processes * self.num_generated - self.run.rank,
-            )
+            seed = self.args.seed
+            stream = GENERATION_STREAM - self.run.num_processes * self.num_generated - self.run.rank
         uniforms = draw_uniforms(len(ids), self.args.max_completion_length, seed=seed, stream=stream)
         completions = self.complete(ids, uniforms, temperature or self.args.temperature)
         return [torch.tensor(row) for row in completions.rows()] if from_ids else self.texts(completions)

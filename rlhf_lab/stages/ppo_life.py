@@ -1,17 +1,25 @@
-"""The life of a PPO run around the algorithm: resuming, logging, evaluating, saving, callbacks, a progress bar."""
+"""The life of a PPO run around the algorithm: resuming, logging, evaluating, saving, callbacks, a progress bar.
+
+transformers' callbacks are called as by its own trainer, a step being one PPO update and an epoch one pass over the
+prompts: on_init_end, on_train_begin, on_epoch_begin, on_step_begin, on_step_end, on_log, on_evaluate, on_save,
+on_epoch_end, on_train_end. A rollout that straddles two epochs belongs to the first. Never called are the events within
+a step, of prediction and of pushing; `should_epoch_stop` changes nothing. An own loop has no on_train_end, and
+without a `train_dataset` no epochs.
+"""
 
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_checkpoint
 from rlhf_lab.stages.prompt_source import PromptBatch
 from rlhf_lab.training.checkpoint import (
@@ -24,12 +32,24 @@ from rlhf_lab.training.checkpoint import (
     step_of,
 )
 from rlhf_lab.training.hub import push_to_hub
-from rlhf_lab.training.records import cut_metrics, write_jsonl
+from rlhf_lab.training.records import cut_metrics, read_metrics, write_jsonl
 
 if TYPE_CHECKING:
     from rlhf_lab.stages.ppo import PPOTrainer
 
 TABLE = ("prompt", "completion", "score", "kl")
+
+
+class CallbackArguments(PPOConfig):
+    """The `args` of callbacks: PPOConfig, and what transformers' EarlyStoppingCallback asks of TrainingArguments."""
+
+    load_best_model_at_end: ClassVar[bool] = False
+    metric_for_best_model: ClassVar[str] = "eval_scores"
+    greater_is_better: ClassVar[bool] = True
+
+    @property
+    def eval_strategy(self) -> IntervalStrategy:
+        return IntervalStrategy.STEPS if self.eval_steps else IntervalStrategy.NO
 
 
 class LifeCycle:
@@ -45,7 +65,7 @@ class LifeCycle:
         # Ours is the flow of logs, evaluations and saves; transformers' handler would warn that its own is not there.
         logging.getLogger("transformers.trainer_callback").addFilter(_is_not_about_flow)
         self.callbacks = CallbackHandler(
-            list(callbacks),
+            _checked(callbacks, is_evaluated=self.args.eval_steps > 0 and trainer.eval_prompts is not None),
             trainer.models.policy,
             trainer.tokenizer,
             trainer.optimization.optimizer,
@@ -54,9 +74,13 @@ class LifeCycle:
         self.bar: Any = None
         self.last_evaluated = -1
         self.has_begun = False
+        self.in_epoch = False
+        self.callback_args = CallbackArguments.model_construct(**dict(self.args))
+        self._call("on_init_end")
 
     @property
     def should_stop(self) -> bool:
+        """Whether a callback asked for a stop: `train()` ends then, an own loop of `step()` should."""
         return bool(self.control.should_training_stop)
 
     def begin(self, resume: bool | str | Path | None) -> None:
@@ -66,6 +90,8 @@ class LifeCycle:
             ppo_checkpoint.load(self.trainer, checkpoint)
             if _is_due(self.trainer.update_number, self.args.eval_steps):
                 self.last_evaluated = self.trainer.update_number  # evaluation comes before saving
+            done = [line for line in read_metrics(self.folder) if line["step"] <= self.trainer.update_number]
+            self.state.log_history, self.state.epoch = done, self._epoch()
             self.run.say(f"ppo  continues after update {step_of(checkpoint)} ({checkpoint})")
         self._refuse_later_checkpoints()
         if self.run.is_first:
@@ -86,17 +112,23 @@ class LifeCycle:
                 "learning rate has reached its end; give a higher total_episodes"
             )
 
+    def begin_update(self) -> None:
+        if self.trainer.train_prompts is not None and not self.in_epoch:
+            self.in_epoch = True
+            self._call("on_epoch_begin")
+        self._call("on_step_begin")
+
     def end_of_update(self, metrics: dict[str, float]) -> None:
         """Log, evaluate and save as the schedule and the callbacks say."""
         step = self.trainer.update_number
         self.state.global_step = step
-        if self.trainer.train_prompts is not None:
-            self.state.epoch = metrics["episode"] / len(self.trainer.train_prompts)
-        self.control.should_log = self.control.should_evaluate = self.control.should_save = False
+        epochs_before, self.state.epoch = int(self.state.epoch), self._epoch()
         self._call("on_step_end")
+        if int(self.state.epoch) > epochs_before:
+            self._end_epoch()
         self.bar.update(1)
         if _is_due(step, self.args.logging_steps) or self.control.should_log:
-            self._log({**metrics, "epoch": self.state.epoch or 0.0})
+            self._log({**metrics, "epoch": self.state.epoch})
         if _is_due(step, self.args.eval_steps) or self.control.should_evaluate:
             self._evaluate()
         if _is_due(step, self.args.save_steps) or self.control.should_save:
@@ -105,6 +137,7 @@ class LifeCycle:
     def end(self) -> None:
         if self.args.eval_steps and self.last_evaluated != self.trainer.update_number:
             self._evaluate()
+        self._end_epoch()
         self._call("on_train_end")
         self.bar.close()
         self.run.finish_trackers()
@@ -152,21 +185,31 @@ class LifeCycle:
                 "delete the checkpoints that are not wanted"
             )
 
+    def _epoch(self) -> float:
+        """Passes over the training prompts so far."""
+        prompts = self.trainer.train_prompts
+        return self.trainer.update_number * self.args.rollout_batch_size / len(prompts) if prompts is not None else 0.0
+
+    def _end_epoch(self) -> None:
+        if self.in_epoch:
+            self.in_epoch = False
+            self._call("on_epoch_end")
+
     def _evaluate(self) -> None:
         metrics = self.trainer.evaluate()
         self.last_evaluated = self.trainer.update_number
         if metrics:
-            self._remember_best(metrics["eval_scores"])
-            self._log({**metrics, "best_eval_scores": self.state.best_metric})
+            score, best = metrics["eval_scores"], self.state.best_metric
+            is_best = best is None or score > best
+            self._log({**metrics, "best_eval_scores": score if is_best else best})
             self._call("on_evaluate", metrics=metrics)
-
-    def _remember_best(self, score: float) -> None:
-        if self.state.best_metric is None or score > self.state.best_metric:
-            self.state.best_metric, self.state.best_global_step = score, self.trainer.update_number
+            if is_best:  # noted after the callbacks: EarlyStoppingCallback compares with the best before
+                self.state.best_metric, self.state.best_global_step = score, self.trainer.update_number
 
     def _log(self, metrics: dict[str, float]) -> None:
         step = self.trainer.update_number
         self.run.log(step, metrics)
+        self.state.log_history.append({"step": step, **metrics})
         self._call("on_log", logs=dict(metrics))
         shown = {
             name.removeprefix("objective/"): metrics[name]
@@ -186,7 +229,23 @@ class LifeCycle:
         self.run.say(f"ppo  update {step}/{self.args.num_updates}  {figures}")
 
     def _call(self, event: str, **kwargs: Any) -> None:
-        self.control = self.callbacks.call_event(event, self.args, self.state, self.control, **kwargs)
+        # By the handler's own method of that name, which first clears the requests that are over.
+        self.control = getattr(self.callbacks, event)(self.callback_args, self.state, self.control, **kwargs)
+
+
+def _checked(callbacks: Any, *, is_evaluated: bool) -> list[TrainerCallback]:
+    listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    kinds = [callback if isinstance(callback, type) else type(callback) for callback in listed]
+    if not isinstance(callbacks, list | tuple) or not all(issubclass(kind, TrainerCallback) for kind in kinds):
+        raise UserError(
+            f"callbacks={callbacks!r}; give a list of transformers' TrainerCallbacks, such as callbacks=[MyCallback()]"
+        )
+    if not is_evaluated and any(issubclass(kind, EarlyStoppingCallback) for kind in kinds):
+        raise UserError(
+            "EarlyStoppingCallback watches eval_scores, and this run has no evaluations; pass eval_dataset= and type "
+            "eval_steps=10, for example"
+        )
+    return listed
 
 
 def _is_not_about_flow(record: logging.LogRecord) -> bool:

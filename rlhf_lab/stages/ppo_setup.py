@@ -153,7 +153,7 @@ def refuse_old_arguments(given: dict[str, Any]) -> None:
         raise TypeError(f"PPOTrainer.__init__() got an unexpected keyword argument {name!r}")
 
 
-def check_arguments(args: Any, datasets: dict[str, Any], callbacks: Any) -> None:
+def check_arguments(args: Any, datasets: dict[str, Any]) -> None:
     """Raise UserError for arguments of a type that many take for the right one."""
     if args is not None and not isinstance(args, PPOConfig):
         raise UserError(f"args is a {type(args).__name__}; pass args=PPOConfig(...), with a dict: PPOConfig(**args)")
@@ -163,8 +163,6 @@ def check_arguments(args: Any, datasets: dict[str, Any], callbacks: Any) -> None
                 f"{name} is a {type(rows).__name__}; needed: a datasets.Dataset. Type Dataset.from_list(rows), with a "
                 "column 'prompt'; of a DatasetDict or a stream take one split, loaded"
             )
-    if not isinstance(callbacks, list | tuple):
-        raise UserError(f"callbacks is a {type(callbacks).__name__}; pass a list of callbacks")
     if args is not None and args.eval_steps and datasets.get("eval_dataset") is None:
         raise UserError(f"eval_steps={args.eval_steps} needs prompts; pass eval_dataset=, or type eval_steps=0")
 

@@ -3,13 +3,14 @@
 A function, plain or async, is called with `prompts`, `completions`, `completion_ids`, every other column of the data
 set and `trainer_state`. It returns for each completion a number, None where it has no opinion, or a list with a reward
 for every token. A reward model with the policy's own tokenizer reads the sampled ids; one with another tokenizer reads
-the text. Several scores are added up with weights.
+the text, conversations through its own chat template if it has one. Several scores are added up with weights.
 """
 
 import asyncio
+import copy
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_lab.data.prompts import Prompt, prompt_text
+from rlhf_lab.data.prompts import Prompt, conversation_text, encode_prompt, prompt_text
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.language import disable_dropout, give_own_pad, load_tokenizer, make_room
@@ -28,6 +29,9 @@ from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 Score: TypeAlias = float | list[float] | None  # of a completion, of each of its tokens, or no opinion
 RewardFunction: TypeAlias = Callable[..., Sequence[Score] | Awaitable[Sequence[Score]]]
 RewardSource: TypeAlias = Any  # a RewardFunction, a PreTrainedModel, an id or a folder
+
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state")  # to every function; columns are called otherwise
+LARGEST_SCORE = 1e15  # the critic's error is squared and summed in float32, which ends at 3e38
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Finished:
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]  # without padding, the stop token included
     texts: list[str]  # completions without special tokens
-    stopped: list[bool]
+    stopped: list[bool]  # True where they end in a stop token
     columns: dict[str, list[Any]] = field(default_factory=dict)  # the data set's other columns
     trainer_state: Any = None  # transformers' TrainerState, for rewards that change as training goes on
 
@@ -72,17 +76,21 @@ class RewardModel:
         return [p + c for p, c in zip(finished.prompt_ids, finished.completion_ids, strict=True)]
 
     def _texts(self, finished: Finished) -> list[list[int]]:
-        joined = [
-            prompt_text(self.policy_tokenizer, prompt) + text
-            for prompt, text in zip(finished.prompts, finished.texts, strict=True)
-        ]
-        ids = self.tokenizer(joined)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        ends = [
-            [eos] if stopped and eos is not None and row[-1:] != [eos] else []
-            for row, stopped in zip(ids, finished.stopped, strict=True)
-        ]
-        return [[*row, *end] for row, end in zip(ids, ends, strict=True)]
+        rows = zip(finished.prompts, finished.prompt_ids, finished.texts, finished.stopped, strict=True)
+        return [self._read(*row) for row in rows]
+
+    def _read(self, prompt: Prompt, prompt_ids: list[int], text: str, has_ended: bool) -> list[int]:
+        """Messages through this model's own chat template, where it has one, and exactly as the template writes them;
+        all else as the policy read it, and EOS where it ended. Of a prompt that was cut, what the policy saw of it."""
+        is_cut = len(encode_prompt(self.policy_tokenizer, prompt)) > len(prompt_ids)
+        if not isinstance(prompt, str) and not is_cut and getattr(self.tokenizer, "chat_template", None):
+            whole = conversation_text(self.tokenizer, [*prompt, {"role": "assistant", "content": text}])
+            if not has_ended and (said := text.strip()) in whole:
+                whole = whole[: whole.rindex(said) + len(said)]  # without the template's end of turn
+            return list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
+        before = self.policy_tokenizer.decode(prompt_ids) if is_cut else prompt_text(self.policy_tokenizer, prompt)
+        ids, eos = list(self.tokenizer(before + text)["input_ids"]), self.tokenizer.eos_token_id
+        return [*ids, eos] if has_ended and eos is not None and ids[-1:] != [eos] else ids
 
 
 @dataclass(frozen=True)
@@ -93,16 +101,37 @@ class FunctionScorer:
     function: RewardFunction
 
     def __call__(self, finished: Finished) -> list[Score] | Awaitable[list[Score]]:
+        _refuse_columns_of_ours(finished.columns)
         keywords: dict[str, Any] = {
-            "prompts": finished.prompts,
+            "prompts": copy.deepcopy(finished.prompts),  # copies: what one function changes, another must not see
             "completions": finished.replies(),
-            "completion_ids": finished.completion_ids,
-            **finished.columns,
+            "completion_ids": [list(row) for row in finished.completion_ids],
+            **copy.deepcopy(finished.columns),
         }
-        if _accepts(self.function, "trainer_state"):
+        parameters = _parameters(self.function)
+        if "trainer_state" in parameters or _takes_all(parameters):
             keywords["trainer_state"] = finished.trainer_state
+        self._refuse_what_can_not_be_called(parameters, keywords)
         answer = self.function(**keywords)
         return self._later(answer, finished) if inspect.isawaitable(answer) else self._checked(answer, finished)
+
+    def _refuse_what_can_not_be_called(
+        self, parameters: Mapping[str, inspect.Parameter], keywords: dict[str, Any]
+    ) -> None:
+        unknown = [] if _takes_all(parameters) else [name for name in keywords if name not in parameters]
+        if unknown:
+            raise UserError(
+                f"reward function {self.name!r} does not take {_listed(unknown)}; functions are given prompts, "
+                "completions, completion_ids and every other column of the data set: add **kwargs to its arguments"
+            )
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        required = [name for name, p in parameters.items() if p.default is p.empty and p.kind in named]
+        if missing := [name for name in required if name not in keywords]:
+            columns = _listed([name for name in keywords if name not in GIVEN]) or "none but 'prompt'"
+            raise UserError(
+                f"reward function {self.name!r} needs {_listed(missing)}, which is no column of the data set; "
+                f"they are {columns}. Add the column, or give the argument a default"
+            )
 
     async def _later(self, answer: Awaitable[Any], finished: Finished) -> list[Score]:
         return self._checked(await answer, finished)
@@ -138,15 +167,35 @@ class FunctionScorer:
             converted = math.nan
         if not math.isfinite(converted):
             raise UserError(f"reward function {self.name!r} returned {number!r}; return finite numbers or None")
+        if abs(converted) > LARGEST_SCORE:
+            raise UserError(
+                f"reward function {self.name!r} returned {converted:g}; training is in float32, where scores up to "
+                f"{LARGEST_SCORE:g} can be squared and summed: scale it down"
+            )
         return converted
 
 
-def _accepts(function: Callable[..., Any], name: str) -> bool:
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        parameters = inspect.signature(function).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):  # some built-in callables do not say
-        return False
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _takes_all(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _refuse_columns_of_ours(columns: Mapping[str, Any]) -> None:
+    if ours := [name for name in columns if name in GIVEN]:
+        raise UserError(
+            f"the data set has a column {ours[0]!r}, and reward functions are given {ours[0]} by the trainer; "
+            f"rename it: dataset.rename_column({ours[0]!r}, 'my_{ours[0]}')"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 Scorer = RewardModel | FunctionScorer
@@ -182,6 +231,10 @@ def _make_scorer(
     policy_tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
 ) -> Scorer:
+    if isinstance(source, type):
+        raise UserError(
+            f"reward_funcs holds the class {source.__name__}; give an object of it: type {source.__name__}()"
+        )
     if not isinstance(source, str | Path | PreTrainedModel | AdapterScalar):
         if not callable(source) or isinstance(source, nn.Module):
             raise UserError(
@@ -224,9 +277,11 @@ def _tokenizer_of(
 
 
 def check_weights(weights: Sequence[float] | None, scorers: Sequence[Scorer]) -> None:
-    """Raise UserError where there is not one weight for each source."""
+    """Raise UserError where there is not one finite weight for each source."""
     if weights is not None and len(weights) != len(scorers):
         raise UserError(f"{len(weights)} reward_weights for {len(scorers)} reward_funcs; give one for each")
+    if broken := [weight for weight in weights or () if not math.isfinite(weight)]:
+        raise UserError(f"reward_weights holds {broken[0]}; give finite numbers")
 
 
 @dataclass(frozen=True)
@@ -243,11 +298,18 @@ def score_all(scorers: Sequence[Scorer], finished: Finished, weights: Sequence[f
     answers = _together([scorer(finished) for scorer in scorers])
     weights = weights or [1.0] * len(scorers)
     rows = list(zip(*answers, strict=True))
-    return Scores(
+    scores = Scores(
         totals=[sum(w * s for w, s in zip(weights, row, strict=True) if isinstance(s, float | int)) for row in rows],
         of_tokens=[_weighted_tokens(weights, row) for row in rows],
         by_source=[[sum(score) if isinstance(score, list) else score for score in row] for row in rows],
     )
+    for number, (total, of_tokens) in enumerate(zip(scores.totals, scores.of_tokens, strict=True)):
+        if large := [score for score in (total, *of_tokens) if not abs(score) <= LARGEST_SCORE]:
+            raise UserError(
+                f"the weighted rewards of completion {number} come to {large[0]:g}; float32 takes scores up to "
+                f"{LARGEST_SCORE:g}: scale reward_weights down"
+            )
+    return scores
 
 
 def _weighted_tokens(weights: Sequence[float], row: Sequence[Score]) -> list[float]:

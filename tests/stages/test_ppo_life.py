@@ -1,5 +1,6 @@
 """What surrounds PPO: trackers and their tables, the best record, randomness of rewards, memory, the hub."""
 
+import functools
 import gc
 import random
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 
+from rlhf_lab import PPOConfig
 from rlhf_lab.errors import UserError
 from rlhf_lab.training import hub
 from rlhf_lab.training.checkpoint import checkpoints, step_of
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
+    EOS,
     PROMPTS,
+    A,
     all_weights,
     first_rollout,
     largest_difference,
@@ -107,6 +111,153 @@ def test_the_best_evaluation_is_remembered_kept_and_resumed(tmp_path: Path) -> N
     assert (resumed.life.state.best_metric, resumed.life.state.best_global_step) == (0.9, 1)
     evaluations = [line["best_eval_scores"] for line in read_metrics(tmp_path) if "eval_scores" in line]
     assert evaluations == [0.5, 0.9, 0.9, 0.9, 0.9]
+
+
+# --- callbacks ---------------------------------------------------------------------------------------------------
+
+
+class Events(TrainerCallback):
+    """Notes every event that is called, with the updates done; asks for a stop in one of them."""
+
+    def __init__(self, stop_in: str = "") -> None:
+        self.seen: list[tuple[str, int]] = []
+        self.stop_in = stop_in
+
+    def __getattribute__(self, name: str) -> Any:
+        return functools.partial(self.note, name) if name.startswith("on_") else super().__getattribute__(name)
+
+    def note(self, name: str, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seen.append((name, state.global_step))
+        control.should_training_stop |= name == self.stop_in
+
+
+def test_b39_every_event_is_called_in_its_turn(tmp_path: Path) -> None:
+    """12 prompts and rollouts of 8: the first epoch ends in the second update, the second in the third."""
+    events = Events()
+    rows = Dataset.from_dict({"prompt": PROMPTS})
+    tiny_trainer(tmp_path, rows=rows, arguments={"callbacks": [events]}, logging_steps=0).train()
+    assert events.seen == [
+        ("on_init_end", 0),
+        ("on_train_begin", 0),
+        ("on_epoch_begin", 0),
+        ("on_step_begin", 0),
+        ("on_step_end", 1),
+        ("on_step_begin", 1),
+        ("on_step_end", 2),
+        ("on_epoch_end", 2),
+        ("on_epoch_begin", 2),
+        ("on_step_begin", 2),
+        ("on_step_end", 3),
+        ("on_epoch_end", 3),
+        ("on_epoch_begin", 3),
+        ("on_step_begin", 3),
+        ("on_step_end", 4),
+        ("on_epoch_end", 4),
+        ("on_train_end", 4),
+    ]
+
+
+def test_b39_an_epoch_that_was_begun_goes_on_after_a_resume(tmp_path: Path) -> None:
+    def trainer(*callbacks: TrainerCallback) -> Any:
+        rows = Dataset.from_dict({"prompt": PROMPTS + PROMPTS[:8]})
+        settings = {"total_episodes": 48, "save_steps": 3, "arguments": {"callbacks": list(callbacks)}}
+        return tiny_trainer(tmp_path, rows=rows, **settings)
+
+    trainer(Events(stop_in="on_save")).train()
+    events = Events()
+    resumed = trainer(events)
+    resumed.train(resume_from_checkpoint=True)
+    steps = [event for event in events.seen if "epoch" in event[0]]
+    assert steps == [("on_epoch_begin", 3), ("on_epoch_end", 5), ("on_epoch_begin", 5), ("on_epoch_end", 6)]
+    assert [line["step"] for line in resumed.life.state.log_history] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("event", "updates"), [("on_train_begin", 0), ("on_evaluate", 0), ("on_step_begin", 1)])
+def test_b39_a_stop_is_heeded_wherever_it_is_asked_for(tmp_path: Path, event: str, updates: int) -> None:
+    arguments = {"callbacks": [Events(stop_in=event)], **EVALUATION}
+    trainer = tiny_trainer(tmp_path, eval_steps=4, arguments=arguments)
+    trainer.train()
+    assert trainer.update_number == updates
+    assert len([line for line in read_metrics(tmp_path) if "objective/kl" in line]) == updates
+
+
+def test_b39_a_stop_does_not_outlive_its_run(tmp_path: Path) -> None:
+    events = Events(stop_in="on_step_end")
+    trainer = tiny_trainer(tmp_path, arguments={"callbacks": [events]})
+    trainer.train()
+    assert trainer.update_number == 1
+    events.stop_in = ""
+    trainer.train()
+    assert trainer.update_number == 4
+
+
+def test_b39_the_state_keeps_the_history_of_logs(tmp_path: Path) -> None:
+    lengths = []
+
+    class Count(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            lengths.append(len(state.log_history))
+            assert logs.items() <= state.log_history[-1].items()
+
+    trainer = tiny_trainer(tmp_path, eval_steps=2, arguments={"callbacks": [Count()], **EVALUATION})
+    trainer.train()
+    assert lengths == [1, 2, 3, 4, 5, 6, 7]
+    assert trainer.life.state.log_history == read_metrics(tmp_path)
+
+
+def test_b39_early_stopping_of_transformers_stops_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.5, 0.7, 0.6, 0.65, 0.9])
+    arguments = {"callbacks": [EarlyStoppingCallback(early_stopping_patience=2)], **EVALUATION}
+    trainer = tiny_trainer(tmp_path, eval_steps=1, total_episodes=8 * 10, arguments=arguments)
+    evaluate = trainer.evaluate
+    trainer.evaluate = lambda: {**evaluate(), "eval_scores": next(scores)}
+    trainer.train()
+    assert trainer.update_number == 4
+    assert (trainer.life.state.best_metric, trainer.life.state.best_global_step) == (0.7, 2)
+
+
+def test_b39_early_stopping_without_an_evaluation_is_refused(tmp_path: Path) -> None:
+    arguments = {"callbacks": [EarlyStoppingCallback()], **EVALUATION}
+    with pytest.raises(
+        UserError, match=r"EarlyStoppingCallback watches eval_scores.*pass eval_dataset= and type eval_"
+    ):
+        tiny_trainer(tmp_path, arguments=arguments, eval_steps=0)
+
+
+@pytest.mark.parametrize("callbacks", [TrainerCallback(), [print], 3])
+def test_what_is_no_list_of_callbacks_is_refused(tmp_path: Path, callbacks: Any) -> None:
+    with pytest.raises(UserError, match=r"callbacks.* give a list .*callbacks=\[MyCallback\(\)\]"):
+        tiny_trainer(tmp_path, arguments={"callbacks": callbacks})
+
+
+def test_callbacks_are_given_the_config(tmp_path: Path) -> None:
+    given: list[Any] = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            given.append(args)
+
+    trainer = tiny_trainer(tmp_path, total_episodes=8, kl_coef=0.125, arguments={"callbacks": [Look()]})
+    trainer.train()
+    assert isinstance(given[0], PPOConfig)
+    assert given[0].model_dump() == trainer.args.model_dump()
+    assert given[0].num_updates == 1
+
+
+@pytest.mark.parametrize("callback", [PrinterCallback, ProgressCallback])
+def test_b39_transformers_own_callbacks_run(tmp_path: Path, callback: Any) -> None:
+    trainer = tiny_trainer(tmp_path, arguments={"callbacks": [callback()]})
+    trainer.train()
+    assert trainer.update_number == 4
+
+
+def test_b39_in_an_own_loop_the_stop_is_there_to_be_read(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, arguments={"callbacks": [Events(stop_in="on_step_end")]})
+    assert not trainer.life.should_stop
+    trainer.step([[A]] * 8, [[A, EOS]] * 8, [1.0] * 8)
+    assert trainer.life.should_stop
+    trainer.step([[A]] * 8, [[A, EOS]] * 8, [1.0] * 8)
+    assert trainer.update_number == 2, "whether to go on is the loop's to decide"
 
 
 def noisy(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:

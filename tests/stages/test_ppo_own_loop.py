@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from rlhf_lab.errors import UserError
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
     EOS,
+    PAD,
     TOKENS,
     A,
     B,
@@ -129,6 +131,29 @@ def test_b13_an_own_loop_resumes_exactly(tmp_path: Path) -> None:
         ({"prompts": [[A] * 9] * 8}, "prompt 0 has 9 tokens; cut it, or type max_prompt_length=9"),
         ({"completions": [[len(TOKENS)]] * 8}, "completion 0 holds the id 10, the policy knows 0 to 9"),
         ({"prompts": [[-1]] * 8}, "prompt 0 holds the id -1"),
+        ({"prompts": ["ab"] * 8}, r"prompt 0 is text; .* type tokenizer\(text\)\['input_ids'\]"),
+        ({"prompts": [torch.tensor([[A, B]])] * 8}, r"prompt 0 is a row of rows; .* type row\[0\]"),
+        ({"prompts": [[2.7]] * 8}, "prompt 0 holds 2.7; ids are whole numbers"),
+        ({"completions": [torch.tensor([2.0, 3.0])] * 8}, r"completion 0 holds 2.0; .* type row.long\(\)"),
+        ({"prompts": [A] * 8}, r"prompt 0 is 2; give a row of ids, such as \[5, 6, 7\]"),
+        ({"prompts": torch.tensor(A)}, r"prompts are tensor\(2\); give a list with one row of ids for each"),
+        (
+            {"prompts": {"input_ids": [[A]] * 8}},
+            "prompts are {'input_ids': .*; give a list with one row of ids for each",
+        ),
+        ({"prompts": [[PAD, A]] * 8}, "prompt 0 begins with the pad token 1; give it without padding"),
+        ({"prompts": [[A, PAD]] * 8}, "prompt 0 ends with the pad token 1; give it without padding"),
+        ({"completions": [[A, EOS, PAD, PAD]] * 8}, r"completion 0 goes on after the stop token 0; .* type row\[:2\]"),
+        ({"completions": [[A, EOS, B]] * 8}, r"completion 0 goes on after the stop token 0; .* type row\[:2\]"),
+        ({"completions": [[A, B, PAD, PAD]] * 8}, r"completion 0 ends with the pad token 1; .* type row\[:2\]"),
+        ({"scores": [None] * 8}, "score of completion 0 is None; give a number, or one for each of its tokens"),
+        ({"scores": ["1.0"] * 8}, "score of completion 0 is '1.0'; give a number"),
+        ({"scores": [{}] * 8}, "score of completion 0 is {}; give a number"),
+        ({"scores": [[[1.0, 2.0]]] * 8}, r"score of completion 0 is \[\[1.0, 2.0\]\]; give a number"),
+        ({"scores": 1.0}, r"step\(\) was given the scores 1.0; give a list with one for each of 8 completions"),
+        ({"scores": torch.tensor(1.0)}, r"step\(\) was given the scores tensor\(1.\); give a list"),
+        ({"scores": torch.ones(8, 1)}, r"scores have the shape \(8, 1\); .* type scores.squeeze\(1\)"),
+        ({"scores": [1e39] * 8}, r"score of completion 0 is 1e\+39; .* scale it down"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_before_anything_moves(tmp_path: Path, change: Any, words: str) -> None:
@@ -147,3 +172,58 @@ def test_steps_beyond_the_schedule_are_refused(tmp_path: Path) -> None:
     one_update(trainer)
     with pytest.raises(UserError, match="all 1 updates of total_episodes=8 are done"):
         one_update(trainer)
+
+
+def test_a_prompt_and_a_completion_that_exceed_the_context_are_refused(tmp_path: Path) -> None:
+    trainer = own_trainer(tmp_path, max_prompt_length=30, max_completion_length=30)
+    with pytest.raises(UserError, match="prompt 7 and its completion have 34 tokens, the model's context holds 32"):
+        trainer.step([[A]] * 7 + [[A] * 20], [[B] * 14] * 8, [1.0] * 8)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ("ab", r"was given text; .* type generate\(\['ab'\]\)"),
+        (
+            [{"role": "user", "content": "ab"}],
+            r"was given the messages of one prompt; .* type generate\(\[messages\]\)",
+        ),
+        ([5, 6], r"prompt 0 is 5; give a row of ids"),
+        (torch.tensor([5, 6]), "prompt 0 is .*5.*; give a row of ids"),
+        (["ab", [2, 3]], "prompts are text and ids mixed; give all as text, or all as ids"),
+        ([None], "prompt 0 is None; give a row of ids"),
+        ([[]], "prompt 0 has no tokens"),
+        ([], "was given no prompts"),
+        ({"input_ids": [[2]]}, r"was given a dict; .* type generate\(tokens\['input_ids'\]\)"),
+        (iter([[2]]), "was given a list_iterator; give a list of prompts"),
+    ],
+)
+def test_generate_refuses_what_is_no_list_of_prompts(tmp_path: Path, prompts: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        own_trainer(tmp_path).generate(prompts)
+
+
+def test_step_takes_rows_in_any_usual_form(tmp_path: Path) -> None:
+    """Lists, tensors, arrays and whole tensors of rows of one length give the same update."""
+    forms: list[Any] = [
+        ([[A, B]] * 8, [[B, EOS]] * 8, [0.5] * 8),
+        (torch.tensor([[A, B]] * 8), torch.tensor([[B, EOS]] * 8), torch.full((8,), 0.5)),
+        ([numpy.array([A, B])] * 8, [(B, EOS)] * 8, numpy.full(8, 0.5)),
+        ([[torch.tensor(A), torch.tensor(B)]] * 8, [[B, EOS]] * 8, [torch.tensor(0.5, requires_grad=True)] * 8),
+    ]
+    trainers = [own_trainer(tmp_path / str(number)) for number in range(len(forms))]
+    for trainer, form in zip(trainers, forms, strict=True):
+        trainer.step(*form)
+    assert [largest_difference(all_weights(trainers[0]), all_weights(trainer)) for trainer in trainers] == [0.0] * 4
+
+
+def test_one_score_of_a_completion_of_one_token_may_stand_in_a_row(tmp_path: Path) -> None:
+    found = own_trainer(tmp_path).step(PROMPT_IDS, [[EOS]] * 8, torch.full((8, 1), 0.5))
+    assert found["objective/scores"] == 0.5
+
+
+def test_what_generate_drew_is_taken_back_even_with_the_pad_token_in_it(tmp_path: Path) -> None:
+    """The policy has a probability for every token; a full-length completion may end in any of them."""
+    trainer = own_trainer(tmp_path)
+    trainer.step(PROMPT_IDS, [[A, PAD, B, EOS], [A, B, A, B, A, PAD]] * 4, [1.0] * 8)
+    assert trainer.update_number == 1

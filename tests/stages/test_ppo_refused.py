@@ -200,7 +200,6 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path, settings: dic
     ("given", "words"),
     [
         ({"train_dataset": [{"prompt": "a"}]}, r"train_dataset is a list; needed: a datasets\.Dataset"),
-        ({"callbacks": object()}, "pass a list of callbacks"),
         ({"args": {"output_dir": "x"}}, r"args is a dict; pass args=PPOConfig\(\.\.\.\), .*PPOConfig\(\*\*args\)"),
         ({"peft_config": {"r": 4}}, r"pass LoraConfig\(\*\*peft_config\)"),
     ],

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.scoring import Finished, RewardModel, make_scorers, score_all
-from rlhf_lab.training.records import read_metrics
+from rlhf_lab.training.records import read_jsonl, read_metrics
 from tests.tiny_ppo import (
     EOS,
     PAD,
@@ -162,6 +162,117 @@ def test_trainer_state_goes_to_functions_that_take_it() -> None:
     assert score_all(scorers(plain), finished(trainer_state=1)).totals == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("name", ["prompts", "completions", "completion_ids", "trainer_state"])
+def test_a_column_can_not_take_the_place_of_what_is_scored(tmp_path: Path, name: str) -> None:
+    rows = Dataset.from_dict({"prompt": ["ab", "c"] * 8, name: ["made up"] * 16})
+    trainer = tiny_trainer(tmp_path, rows=rows)
+    with pytest.raises(UserError, match=f"a column '{name}', .* rename it: dataset.rename_column.'{name}', "):
+        trainer.train()
+    tiny_trainer(tmp_path / "model", reward=tiny_scalar_model(), rows=rows, total_episodes=8).train()
+
+
+def test_what_a_function_does_to_its_arguments_stays_with_it(tmp_path: Path) -> None:
+    def careless(prompts: Any, completions: Any, completion_ids: Any, notes: Any) -> list[float]:
+        for row in [*prompts, *completion_ids, *notes, *map(list, completions)]:
+            row.clear()
+        return [0.0] * len(completion_ids)
+
+    seen: dict[str, Any] = {}
+
+    def watch(**kwargs: Any) -> list[float]:
+        seen.update(kwargs)
+        return [0.0, 0.0, 0.0]
+
+    prompts = [[{"role": "user", "content": letter}] for letter in "abc"]
+    given = finished(prompts=prompts, columns={"notes": [["x"], ["y"], ["z"]]})
+    score_all(scorers(careless, watch, tiny_scalar_model()), given)
+    assert [prompt[0]["content"] for prompt in seen["prompts"]] == ["a", "b", "c"]
+    assert seen["completion_ids"] == [[2, 3, EOS], [4, 4, 4, 4], [EOS]]
+    assert seen["notes"] == [["x"], ["y"], ["z"]]
+
+
+def without_kwargs(completions: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def wants_answers(completions: Any, answer: Any, **kwargs: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (without_kwargs, "'without_kwargs' does not take 'prompts', 'completion_ids', 'level'.*add ..kwargs"),
+        (wants_answers, "'wants_answers' needs 'answer', .* no column .*; they are 'level'"),
+    ],
+)
+def test_a_function_that_can_not_be_called_so_is_refused(function: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        score_all(scorers(function), finished())
+
+
+def test_an_error_inside_a_function_is_its_own() -> None:
+    def broken(**kwargs: Any) -> list[float]:
+        raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        score_all(scorers(broken), finished())
+
+
+def test_a_class_is_refused_where_an_instance_is_meant() -> None:
+    class Judge:
+        def __call__(self, **kwargs: Any) -> list[float]:
+            return [0.0, 0.0, 0.0]
+
+    with pytest.raises(UserError, match=r"reward_funcs holds the class Judge; .* type Judge\(\)"):
+        scorers(Judge)
+
+
+@pytest.mark.parametrize("answer", [[1e39, 1.0, 1.0], [1.0, -1e20, 1.0], [[1e39, 1.0, 1.0], 1.0, 1.0]])
+def test_a_reward_too_large_for_float32_is_refused_at_its_source(answer: Any) -> None:
+    def judge(**kwargs: Any) -> Any:
+        return answer
+
+    with pytest.raises(UserError, match=r"'judge' returned -?1e.* scale it down"):
+        score_all(scorers(judge), finished())
+
+
+def test_weights_are_finite_and_do_not_make_scores_too_large(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="reward_weights holds nan; give finite numbers"):
+        tiny_trainer(tmp_path, reward_weights=[float("nan")])
+    with pytest.raises(UserError, match=r"weighted rewards of completion 0 .*1e\+39; .*reward_weights"):
+        score_all(scorers(lambda **k: [1.0, 1.0, 1.0]), finished(), [1e39])
+    with pytest.raises(UserError, match=r"weighted rewards of completion 1 .*-3e\+20; .*reward_weights"):
+        score_all(scorers(lambda **k: [0.0, [3.0, 0.0, 0.0, 0.0], 0.0]), finished(), [-1e20])
+
+
+def test_trainer_state_moves_on_as_training_does(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def watch(completions: Any, trainer_state: Any, **kwargs: Any) -> list[float]:
+        seen.append(trainer_state.global_step)
+        return [0.0] * len(completions)
+
+    evaluation = {"eval_dataset": Dataset.from_dict({"prompt": ["ab", "c"]})}
+    tiny_trainer(tmp_path, reward=watch, eval_steps=2, arguments=evaluation).train()
+    assert seen == [0, 0, 1, 2, 2, 3, 4], "the number of updates done: before updates 1 to 4, in evaluations 0, 2, 4"
+
+
+def test_a_score_of_0_and_a_token_of_id_0_are_options_too(tmp_path: Path) -> None:
+    lengths: list[int] = []
+
+    def judge(completion_ids: Any, **kwargs: Any) -> list[float]:
+        lengths.extend(map(len, completion_ids))
+        return [5.0] * len(completion_ids)
+
+    settings = {"stop_tokens": [], "truncate_token": EOS, "untruncated_score": 0.0}
+    rollout = first_rollout(tiny_trainer(tmp_path, reward=judge, **settings))
+    firsts = [row.index(EOS) if EOS in row else None for row in rollout.completion_ids.tolist()]
+    assert None in firsts
+    assert rollout.scores.tolist() == [0.0 if first is None else 5.0 for first in firsts]
+    assert lengths == [6 if first is None else first + 1 for first in firsts]
+
+
 # --- rewards of tokens -------------------------------------------------------------------------------------------
 
 
@@ -195,6 +306,33 @@ def test_f13_rewards_of_tokens_raise_what_they_reward(tmp_path: Path) -> None:
     trainer.train()
     scores = [line["objective/scores"] for line in read_metrics(tmp_path)]
     assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 1.0
+
+
+def one_for_each_token(completion_ids: list[list[int]], **kwargs: Any) -> list[Any]:
+    return [[1.0] * len(row) for row in completion_ids]
+
+
+def test_f13_an_evaluation_adds_up_the_rewards_of_tokens(tmp_path: Path) -> None:
+    evaluation = {"eval_dataset": Dataset.from_dict({"prompt": ["ab", "c", "dea"]})}
+    trainer = tiny_trainer(tmp_path, reward=one_for_each_token, eval_steps=4, arguments=evaluation)
+    trainer.train()
+    lines = [line for line in read_metrics(tmp_path) if "eval_scores" in line]
+    assert [line["eval_scores"] for line in lines] == [pytest.approx(line["eval_length"]) for line in lines]
+    samples = read_jsonl(tmp_path / "samples" / "update-000000.jsonl")
+    assert sum(row["score"] for row in samples) / 3 == pytest.approx(lines[0]["eval_length"])
+    assert trainer.life.state.best_metric == max(line["eval_length"] for line in lines)
+
+
+@pytest.mark.parametrize("instead", [-1.0, 0.0])
+def test_f13_untruncated_score_stands_in_for_rewards_of_tokens_too(tmp_path: Path, instead: float) -> None:
+    settings = {"truncate_token": A, "untruncated_score": instead}
+    rollout = first_rollout(tiny_trainer(tmp_path, reward=one_for_each_token, **settings))
+    has_a = ((rollout.completion_ids == A) & rollout.completion_mask).any(1)
+    assert has_a.any()
+    assert not has_a.all()
+    gained = rollout.scores + rollout.token_scores.sum(1)
+    assert torch.equal(gained[~has_a], torch.full_like(gained[~has_a], instead))
+    assert (gained[has_a] >= 1).all()
 
 
 def test_f13_the_wrong_number_of_rewards_is_refused() -> None:
@@ -265,6 +403,50 @@ def test_b21_f03_a_reward_model_with_another_tokenizer_reads_the_text() -> None:
     expected = [plain_score(model, other(text)["input_ids"]) for text in texts]
     assert totals == pytest.approx(expected, abs=1e-4)
     assert expected != pytest.approx([plain_score(model, [TOKENS.index(c) for c in "abab"] + [EOS])] * 3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"truncate_token": "c"}, {"max_prompt_length": 2}])
+def test_b21_by_reading_or_by_ids_a_reward_model_sees_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """One more word in the vocabulary makes it another tokenizer, with the same ids for the same text."""
+    model = tiny_scalar_model(vocab_size=len(TOKENS) + 1, initializer_range=1.0)
+    tokenizers = [tiny_tokenizer(), tiny_tokenizer(tokens=[*TOKENS, "x"])]
+    arguments = {"reward_processing_classes": tokenizers}
+    trainer = tiny_trainer(tmp_path, reward=[model, model], arguments=arguments, **settings)
+    assert [scorer.reads_ids for scorer in trainer.scorers] == [True, False]
+    rollout = first_rollout(trainer)
+    rows = rollout.completion_ids.tolist()
+    # a pad that was sampled has no text
+    same = [row for row, ids in enumerate(rows) if PAD not in ids[: int(rollout.completion_mask[row].sum())]]
+    assert len(same) > 3
+    found = rollout.source_scores[same]
+    assert torch.allclose(found[:, 0], found[:, 1], atol=1e-5)
+
+
+QUESTION = [{"role": "user", "content": "ab"}]
+TURNS = "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}</s>{% endfor %}"
+POLICY_TURNS = TURNS + "{% if add_generation_prompt %}a{% endif %}"
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+def test_b21_a_conversation_is_read_through_the_reward_models_own_template(has_template: bool) -> None:
+    policys, own = tiny_tokenizer(), tiny_tokenizer(tokens=[*OTHER_TOKENS, "u"])
+    policys.chat_template = POLICY_TURNS.replace("{{ m['role'][0] }}", "h")
+    own.chat_template = TURNS if has_template else None
+    model = tiny_scalar_model(vocab_size=len(OTHER_TOKENS) + 1, initializer_range=1.0).eval()
+    judges = make_scorers(model, [own], policys, CPU)
+    ids = [policys.encode("hab</s>a")] * 2
+    given = finished(
+        prompts=[QUESTION] * 2,
+        prompt_ids=ids,
+        texts=["ef", "ef"],
+        completion_ids=[[6, 7, EOS], [6, 7]],
+        stopped=[True, False],
+        columns={},
+    )
+    before = "uab</s>a" if has_template else "hab</s>a"
+    expected = [plain_score(model, own(before + said)["input_ids"]) for said in ("ef</s>", "ef")]
+    assert score_all(judges, given).totals == pytest.approx(expected, abs=1e-5)
+    assert expected[0] != pytest.approx(expected[1])
 
 
 def test_b21_the_tokenizer_in_a_reward_models_folder_is_its_own(tmp_path: Path) -> None:
