@@ -299,9 +299,9 @@ def test_the_best_of_noisy_numbers_by_the_published_expectation() -> None:
 def test_crutches_are_taken_away_by_their_switches() -> None:
     panel = dqn_panel(num_steps=1600)
     panel.controls["replay"].value = False
-    panel.controls["double"].value = True
+    panel.controls["double"].value = False
     panel.press("train ours")
-    assert "without replay, double, rate 0.0023: 1," in panel.text.value
+    assert "without replay, rate 0.001: 1," in panel.text.value
     assert panel.result is not None
     assert "doomed_q" in panel.result.points[-1].metrics
 
