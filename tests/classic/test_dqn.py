@@ -230,8 +230,8 @@ def trained(probe: str, **changes: object) -> QNetwork:
 
 LONG = {"learning_rate": 1e-2, "num_steps": 6000}
 VALUE_PROBES = [
-    ("ConstantReward", (0.0,), [1.0]),
-    ("SeenReward", (-1.0, 1.0), [-1.0, 1.0]),
+    pytest.param("ConstantReward", (0.0,), [1.0], marks=pytest.mark.slow),  # easier than those below
+    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], marks=pytest.mark.slow),
     ("LateReward", (0.0, 1.0), [0.9, 1.0]),
     ("ForEver", (0.0,), [10.0]),  # 1 / (1 - gamma): a time limit is no end
     ("FiveSteps", (0.0, 0.8), [4.0951, 1.0]),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
@@ -239,7 +239,7 @@ VALUE_PROBES = [
 
 
 @pytest.mark.parametrize(("probe", "observations", "expected"), VALUE_PROBES)
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("double", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_q_finds_the_value(probe: str, observations: tuple[float, ...], expected: list[float], double: bool) -> None:
     # Where all that is seen is 0, only the last bias learns, and Adam moves it by the learning rate a step.
     network = trained(probe, double=double, **(LONG if probe == "ForEver" else {}))
@@ -247,6 +247,7 @@ def test_q_finds_the_value(probe: str, observations: tuple[float, ...], expected
     assert found == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
+@pytest.mark.slow  # easier than the next
 def test_the_better_action_is_found() -> None:
     assert trained("TwoActions", learning_rate=1e-2).rows(np.zeros((1, 1), dtype=np.float32))[0] == pytest.approx(
         [-1, 1], abs=0.05
@@ -270,7 +271,7 @@ def test_one_seed_gives_one_run_and_another_seed_another() -> None:
 
 
 def test_the_best_weights_are_kept_and_the_last_ones_reported() -> None:
-    result = train("CartPole-v1", replace(SMALL, num_steps=6000, evaluate_every=320), 0)
+    result = train("CartPole-v1", replace(SMALL, num_steps=3000, evaluate_every=320), 0)
     returns = [point.mean_return for point in result.points]
     assert result.best.mean_return == max(returns)
     is_last_best = returns.index(max(returns)) == len(returns) - 1

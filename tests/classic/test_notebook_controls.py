@@ -198,7 +198,7 @@ def test_the_luck_panel_names_the_share_of_failed_tests() -> None:
 
 
 def test_one_update_is_shown_with_its_numbers() -> None:
-    panel = update_panel()
+    panel = update_panel(seed=12)  # its sixth random step reaches the goal; most seeds wander for hundreds
     panel.controls["alpha"].value = 0.5
     while "0 (it ended)" not in panel.text.value or "(1 +" not in panel.text.value:
         panel.press("one step")  # until the first goal; the table was empty, so Q becomes alpha
