@@ -271,7 +271,7 @@ def test_one_seed_gives_one_run_and_another_seed_another() -> None:
 
 
 def test_the_best_weights_are_kept_and_the_last_ones_reported() -> None:
-    result = train("CartPole-v1", replace(SMALL, num_steps=3000, evaluate_every=320), 0)
+    result = train("CartPole-v1", replace(SMALL, num_steps=6000, evaluate_every=320), 0)
     returns = [point.mean_return for point in result.points]
     assert result.best.mean_return == max(returns)
     is_last_best = returns.index(max(returns)) == len(returns) - 1
