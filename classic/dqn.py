@@ -4,10 +4,14 @@ The table of lesson 2 becomes a network, and the update a gradient step on (Mnih
 
     Huber( Q(s, a) - [ r + gamma * max_a' Q_target(s', a') ] )        without the maximum where terminated
 
-Three things make it learn: a replay buffer, so that it learns from the past too; a target network that stands still for
-a while, so that it does not chase its own tail; exploration, so that there is something to see. `--no-replay`,
-`--no-target-network` and `--no-exploration` show what each is good for. `--double` lets the online network choose a'
-and the target network price it (van Hasselt et al. 2015, arXiv 1509.06461, equation 4).
+Three things make it learn: a replay buffer, so that it learns from the past too; a target network that lags behind, so
+that it does not chase its own tail; exploration, so that there is something to see. `--no-replay`,
+`--no-target-network` and `--no-exploration` show what each is good for. The online network chooses a' and the target
+network prices it (double DQN: van Hasselt et al. 2015, arXiv 1509.06461, equation 4); `--no-double` leaves both to the
+target network, as above.
+
+The target goes a hundredth of the way to the network after each gradient step (Lillicrap et al. 2015, arXiv 1509.02971,
+section 3). Mnih et al. copy it now and then: `--target-step 1 --target-update-interval 128`.
 
 The loss is Huber's, as in Stable-Baselines3; Mnih et al. clip the TD error, which has the same gradient; CleanRL takes
 the square. Left out: priorities, n-step returns, dueling heads, pictures as observations.
@@ -43,13 +47,14 @@ class Settings:
 
     num_steps: int = 50_000  # environment steps of all streams together, resets not counted
     num_envs: int = 8
-    rollout_length: int = 32  # columns between two bursts of gradient steps
-    num_gradient_steps: int = 128  # of a burst
+    rollout_length: int = 8  # columns between two bursts of gradient steps
+    num_gradient_steps: int = 32  # of a burst
     batch_size: int = 64
     buffer_size: int = 50_000  # transitions
     learning_starts: int = 1000  # environment steps before the first gradient step
-    target_update_interval: int = 128  # gradient steps; Stable-Baselines3 counts environment steps here
-    learning_rate: float = 2.3e-3
+    target_update_interval: int = 1  # gradient steps; Stable-Baselines3 counts environment steps here
+    target_step: float = 0.01  # how far the target moves towards the network at each update; 1: a copy
+    learning_rate: float = 1e-3
     anneal: bool = False  # True: the learning rate falls to 0 at the last update
     gamma: float = 0.99
     epsilon_start: float = 1.0
@@ -57,12 +62,12 @@ class Settings:
     epsilon_fraction: float = 0.16  # of the budget, over which epsilon falls
     loss: Loss = "huber"
     max_grad_norm: float = 10.0
-    hidden: int = 256
-    double: bool = False
+    hidden: int = 128
+    double: bool = True
     replay: bool = True  # False: learn from the latest burst of steps only
     target_network: bool = True  # False: bootstrap from the network in training
     exploration: bool = True  # False: always the best action
-    evaluate_every: int = 1000  # environment steps, or a burst where that is longer
+    evaluate_every: int = 500  # environment steps, or a burst where that is longer
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
@@ -85,6 +90,11 @@ class Settings:
             raise LessonError(
                 f"got epsilon {self.epsilon_start} to {self.epsilon_end}; a probability lies between 0 and 1: type "
                 "--epsilon-start 1 --epsilon-end 0.05"
+            )
+        if not 0 < self.target_step <= 1:
+            raise LessonError(
+                f"got the target step {self.target_step}; the target goes a part of the way, above 0 and at most 1: "
+                "type --target-step 0.01, or --target-step 1 to copy"
             )
 
 
@@ -181,8 +191,13 @@ class Trainer:
         self._optimizer.step()
         self.num_gradient_steps += 1
         if self.num_gradient_steps % settings.target_update_interval == 0:
-            self._target.load_state_dict(self.policy.state_dict())
+            self._follow()
         return loss.detach(), value
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for behind, ahead in zip(self._target.parameters(), self.policy.parameters(), strict=True):
+            behind.lerp_(ahead, self._settings.target_step)
 
     def _act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         return epsilon_greedy_actions(self.policy.rows(observations), self._epsilon, self._generator)

@@ -103,8 +103,8 @@ def dqn_panel(num_steps: int = 15_000, their_steps: int = 8_000, seed: int = 0) 
 
     controls = {
         **{name: switch(label, True) for name, label in CRUTCHES.items()},
-        "double": switch("double", False),
-        "learning_rate": slider("learning rate", 0.0023, 0.0001, 0.01, 0.0001),
+        "double": switch("double", True),
+        "learning_rate": slider("learning rate", 0.001, 0.0001, 0.01, 0.0001),
     }
     return TrainingPanel(
         start,

@@ -34,9 +34,15 @@ SETTINGS = {
     ("Pendulum-v1", "actor_critic"): Settings(
         num_steps=500_000,
         num_envs=16,
-        rollout_length=32,
+        rollout_length=8,
+        learning_rate=2e-3,
+        critic_learning_rate=5e-3,
+        num_critic_steps=3,
         gamma=0.9,
+        gae_lambda=0.9,
+        scaling="standardize",  # all rewards are below 0: until the critic knows, so is every advantage
         reward_scale=0.1,
+        evaluate_every=20_000,
         num_evaluation_episodes=30,
     ),
 }

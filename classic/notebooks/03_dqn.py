@@ -41,13 +41,14 @@ from classic.training_panel import mean_return_by_hand
 # ## The target
 #
 # As in lesson 2, reward plus the discounted best that can follow; but the network that prices the future,
-# $Q_{\text{target}}$, stands still for a while, and is no part of the gradient:
+# $Q_{\text{target}}$, lags behind, and is no part of the gradient:
 #
 # $$y = r + \gamma \, \max_{a'} Q_{\text{target}}(s', a') \qquad
 # \; (y = r \text{ where the episode terminated}) \tag{3.1}$$
 #
-# Why stand still? A table changes one entry at a time. A network that moves $Q(s, a)$ moves all its neighbours too,
-# the target among them: it chases its own tail.
+# Why lag? A table changes one entry at a time. A network that moves $Q(s, a)$ moves all its neighbours too,
+# the target among them: it chases its own tail. So the target goes only a hundredth of the way after each gradient
+# step; the paper copies it now and then instead, and lets it stand still in between.
 #
 # ## The loss
 #

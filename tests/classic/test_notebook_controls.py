@@ -198,7 +198,7 @@ def test_the_luck_panel_names_the_share_of_failed_tests() -> None:
 
 
 def test_one_update_is_shown_with_its_numbers() -> None:
-    panel = update_panel()
+    panel = update_panel(seed=12)  # its sixth random step reaches the goal; most seeds wander for hundreds
     panel.controls["alpha"].value = 0.5
     while "0 (it ended)" not in panel.text.value or "(1 +" not in panel.text.value:
         panel.press("one step")  # until the first goal; the table was empty, so Q becomes alpha
@@ -299,9 +299,9 @@ def test_the_best_of_noisy_numbers_by_the_published_expectation() -> None:
 def test_crutches_are_taken_away_by_their_switches() -> None:
     panel = dqn_panel(num_steps=1600)
     panel.controls["replay"].value = False
-    panel.controls["double"].value = True
+    panel.controls["double"].value = False
     panel.press("train ours")
-    assert "without replay, double, rate 0.0023: 1," in panel.text.value
+    assert "without replay, rate 0.001: 1," in panel.text.value
     assert panel.result is not None
     assert "doomed_q" in panel.result.points[-1].metrics
 

@@ -110,7 +110,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["02_q_learning", "06_real_world_rl"])
+@pytest.mark.parametrize("name", ["02_q_learning", pytest.param("06_real_world_rl", marks=pytest.mark.slow)])
 def test_notebooks_run_with_small_budgets(name: str) -> None:
     pytest.importorskip("nbclient")
     notebook = notebook_of(FOLDER / f"{name}.py")

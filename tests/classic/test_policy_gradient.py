@@ -212,8 +212,8 @@ def trained(probe: str, **changes: object) -> ActorCritic:
 
 
 VALUE_PROBES = [
-    ("ConstantReward", (0.0,), [1.0]),
-    ("SeenReward", (-1.0, 1.0), [-1.0, 1.0]),
+    pytest.param("ConstantReward", (0.0,), [1.0], marks=pytest.mark.slow),  # easier than those below
+    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], marks=pytest.mark.slow),
     ("LateReward", (0.0, 1.0), [0.9, 1.0]),
     ("ForEver", (0.0,), [10.0]),  # 1 / (1 - gamma): a time limit is no end
     ("FiveSteps", (0.0, 0.8), [4.0951, 1.0]),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
@@ -230,6 +230,7 @@ def test_the_critic_finds_the_value(
     assert values == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
+@pytest.mark.slow  # easier than the next
 @pytest.mark.parametrize("method", METHODS)
 def test_the_better_action_is_found(method: str) -> None:
     assert trained("TwoActions", method=method).best(np.zeros((1, 1), dtype=np.float32)).tolist() == [1]
@@ -273,6 +274,11 @@ def test_reinforce_never_trains_the_critic() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_pole_stays_up(method: str, seed: int) -> None:
     assert train("CartPole-v1", SETTINGS["CartPole-v1", method], seed, stop_at=475).best.mean_return >= 475
+
+
+@pytest.mark.slow
+def test_the_rod_is_swung_up() -> None:
+    assert train("Pendulum-v1", SETTINGS["Pendulum-v1", "actor_critic"], 0).best.mean_return >= -250
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -198,8 +198,8 @@ def values_at(policy: ActorCritic, *observations: float) -> list[float]:
 
 
 VALUE_PROBES = [
-    ("ConstantReward", (0.0,), [1.0]),
-    ("SeenReward", (-1.0, 1.0), [-1.0, 1.0]),
+    pytest.param("ConstantReward", (0.0,), [1.0], marks=pytest.mark.slow),  # easier than those below
+    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], marks=pytest.mark.slow),
     ("LateReward", (0.0, 1.0), [0.9, 1.0]),
     ("ForEver", (0.0,), [10.0]),  # 1 / (1 - gamma): a time limit is no end
     ("FiveSteps", (0.0, 0.8), [4.0951, 1.0]),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
@@ -211,6 +211,7 @@ def test_the_critic_finds_the_value(probe: str, observations: tuple[float, ...],
     assert values_at(trained(probe), *observations) == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
+@pytest.mark.slow  # easier than the next
 def test_the_better_action_is_found() -> None:
     assert trained("TwoActions").best(np.zeros((1, 1), dtype=np.float32)).tolist() == [1]
 
