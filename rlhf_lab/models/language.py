@@ -150,6 +150,11 @@ def prepare_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         )
     if getattr(model.config, "vision_config", None) is not None:
         raise UserError(f"{type(model).__name__} reads images; PPO here needs a text-only causal language model")
+    if getattr(model, "_is_stateful", False):
+        raise UserError(
+            f"{type(model).__name__} is recurrent: its state can not be kept for some rows of a batch and dropped for "
+            "others, as sampling does here; PPO needs a model with attention such as gpt2"
+        )
     make_room(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:

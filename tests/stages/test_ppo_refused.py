@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from transformers import GPT2Config, GPT2ForSequenceClassification, T5Config, T5ForConditionalGeneration
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from rlhf_lab import PPOConfig, PPOTrainer
 from rlhf_lab.errors import UserError
@@ -82,6 +89,13 @@ def test_b20_b36_what_nobody_tested_is_refused_unless_asked_for(kind: Any, monke
 def test_f19_an_encoder_decoder_policy_is_refused(tmp_path: Path) -> None:
     model = T5ForConditionalGeneration(T5Config(vocab_size=10, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(UserError, match="encoder-decoder model; PPO here needs a causal language model"):
+        tiny_trainer(tmp_path, model)
+
+
+def test_a_recurrent_policy_is_refused(tmp_path: Path) -> None:
+    ids = {"vocab_size": len(TOKENS), "eos_token_id": EOS, "bos_token_id": EOS, "pad_token_id": PAD}
+    model = MambaForCausalLM(MambaConfig(**ids, hidden_size=8, state_size=4, num_hidden_layers=1))
+    with pytest.raises(UserError, match=r"MambaForCausalLM is recurrent: .* needs a model with attention"):
         tiny_trainer(tmp_path, model)
 
 

@@ -253,8 +253,8 @@ def start_child(folder: Path) -> subprocess.Popen[bytes]:
 def test_b13_a_process_killed_twenty_times_resumes_exactly(tmp_path: Path) -> None:
     """Every other time in the middle of a save, else at a random moment; each time some progress was made before."""
     rng = random.Random(0)
-    straight = tiny_trainer(tmp_path / "straight", total_episodes=8 * NUM_UPDATES, save_steps=0, target_kl=1.0)
-    straight.train()
+    # In a process like the others: with another number of threads sums are rounded in another order.
+    start_child(tmp_path / "straight").communicate(timeout=300)
     folder, kills, in_a_save = tmp_path / "killed", 0, 0
     for number in range(20):
         done = len(metrics_of(folder))
@@ -275,6 +275,7 @@ def test_b13_a_process_killed_twenty_times_resumes_exactly(tmp_path: Path) -> No
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors.decode()
     assert metrics_of(folder) == metrics_of(tmp_path / "straight")
-    loaded = AutoModelForCausalLM.from_pretrained(folder)
-    policy = dict(straight.models.policy.named_parameters())
-    assert all(torch.equal(weight, policy[name]) for name, weight in loaded.named_parameters())
+    ours, theirs = (
+        dict(AutoModelForCausalLM.from_pretrained(path).named_parameters()) for path in (folder, tmp_path / "straight")
+    )
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
