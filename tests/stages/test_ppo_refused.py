@@ -252,3 +252,12 @@ def test_a_reward_model_of_another_tokenizer_does_not_become_the_critic(tmp_path
         arguments={"processing_class": None, "value_model": None},
     )
     assert trainer.models.critic.config.vocab_size == len(TOKENS)
+
+
+def test_every_trainer_compares_the_settings_of_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(args: PPOConfig, run: Any) -> None:
+        raise UserError(f"compared {args.kl_coef}")
+
+    monkeypatch.setattr("rlhf_lab.stages.ppo.agree_on", refuse)
+    with pytest.raises(UserError, match=r"compared 0\.3"):
+        tiny_trainer(tmp_path, kl_coef=0.3)
