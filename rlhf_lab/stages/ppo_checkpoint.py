@@ -68,7 +68,7 @@ def write(trainer: "PPOTrainer", folder: Path, randomness: list[dict[str, Any]])
             "scheduler": trainer.optimization.scheduler.state_dict(),
             "random": randomness,
             "args": trainer.args.model_dump(),
-            "origin": origin(trainer),
+            "origin": trainer.life.origin,
             "torch": version("torch"),
         },
         folder / "trainer.pt",
@@ -97,7 +97,7 @@ def load(trainer: "PPOTrainer", checkpoint: Path) -> None:
             f"earlier one, such as resume_from_checkpoint={checkpoint.parent}/checkpoint-N, or delete this folder"
         ) from None
     _refuse_other_settings(saved["args"], trainer.args, checkpoint)
-    refuse_other_origin(saved.get("origin", {}), origin(trainer), checkpoint)
+    refuse_other_origin(saved.get("origin", {}), trainer.life.origin, checkpoint)
     try:
         _load_policy(trainer.models.policy, checkpoint)
         _load_critic(trainer.models.critic, checkpoint / "value_model")
@@ -149,7 +149,9 @@ def sampled_weights(model: torch.nn.Module, *, only_frozen: bool) -> Iterator[st
     for name, weight in model.named_parameters():
         if not (only_frozen and weight.requires_grad):
             flat = weight.detach().flatten()
-            places = torch.linspace(0, len(flat) - 1, min(64, len(flat))).long().to(flat.device)
+            number = min(64, len(flat))
+            # Whole numbers: in float32 the last place of GPT-2's embeddings would lie behind their end.
+            places = torch.arange(number, device=flat.device) * (len(flat) - 1) // max(1, number - 1)
             yield f"{name} {tuple(weight.shape)} {flat[places].float().tolist()}"
 
 

@@ -10,6 +10,7 @@ without a `train_dataset` no epochs.
 import logging
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,6 +78,11 @@ class LifeCycle:
         self.in_epoch = False
         self.callback_args = CallbackArguments.model_construct(**dict(self.args))
         self._call("on_init_end")
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What the run rests on besides its settings: it never changes, and reading all prompts takes a while."""
+        return ppo_checkpoint.origin(self.trainer)
 
     @property
     def should_stop(self) -> bool:

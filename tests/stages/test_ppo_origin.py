@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from rlhf_lab import PPOConfig, PPOTrainer
 from rlhf_lab.errors import UserError
+from rlhf_lab.stages.ppo_checkpoint import sampled_weights
 from tests.tiny_ppo import PROMPTS, share_of_a, tiny_policy, tiny_scalar_model, tiny_tokenizer, tiny_trainer
 
 
@@ -91,3 +92,13 @@ def test_the_callers_random_numbers_go_on_as_they_were(tmp_path: Path) -> None:
     args = PPOConfig(output_dir=str(tmp_path))
     PPOTrainer(model, share_of_a, args, processing_class=tiny_tokenizer(), value_model=scalar, peft_config=lora(r=2))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_last_place_of_a_large_weight_is_inside_it() -> None:
+    """As large as float32 can not count: GPT-2's embeddings have 38,597,376 numbers."""
+    model = torch.nn.Module()
+    model.register_parameter("large", torch.nn.Parameter(torch.zeros(2**24 + 4)))
+    (before,) = sampled_weights(model, only_frozen=False)
+    with torch.no_grad():
+        model.large[-1] = 1.0
+    assert list(sampled_weights(model, only_frozen=False)) != [before]
