@@ -142,26 +142,24 @@ def rate(
         raise UserError(f"{' and '.join(asked)} were given together; give one of them at a time")
     plan = Plan(raters_per_pair, gold_rate, repeat_rate, 60 * lease_minutes)
     if report:
-        rating.report(experiment)
-    elif export:
-        rating.export(experiment, export, rows=rows.value, ties=ties.value)
-    elif import_:
-        rating.import_file(experiment, import_)
-    elif new_run:
-        rating.begin_new_run(experiment, new_run)
-    elif simulate:
-        rating.simulate(experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, plan=plan)
-    else:
-        address = Address(host, port, open_to_network, tuple(public_name or ()))
-        rating.rate(
-            experiment,
-            raters=rater or [],
-            pairs=pairs,
-            num_pairs=num_pairs,
-            plan=plan,
-            address=address,
-            guidelines=guidelines,
-        )
+        return rating.report(experiment)
+    if export:
+        return rating.export(experiment, export, rows=rows.value, ties=ties.value)
+    if import_:
+        return rating.import_file(experiment, import_)
+    if new_run:
+        return rating.begin_new_run(experiment, new_run)
+    if simulate:
+        return rating.simulate(experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, plan=plan)
+    return rating.rate(
+        experiment,
+        raters=rater or [],
+        pairs=pairs,
+        num_pairs=num_pairs,
+        plan=plan,
+        address=Address(host, port, open_to_network, tuple(public_name or ())),
+        guidelines=guidelines,
+    )
 
 
 @app.command()

@@ -52,19 +52,32 @@ def sampled_pairs(experiment: Experiment, *, num_pairs: int, gold_rate: float, n
             max_tokens=experiment.ppo.max_completion_length,
             max_prompt_tokens=experiment.ppo.max_prompt_length,
         )
-        for prompt, written in zip(asked, texts, strict=True):
-            answers = [_as_completion(prompt, text) for text in written]
-            clear = _clear_pair(prompt, answers, source) if len(gold) < num_gold else None
-            if clear:
-                gold[clear.id] = clear
-            elif pair := _first_pair(prompt, answers, source):
-                pairs.setdefault(pair.id, pair)
+        _sort_in(asked, texts, source, pairs=pairs, gold=gold, num_gold=num_gold)
         if len(pairs) >= num_pairs:
             break
     if not pairs:
         raise UserError(f"the model in {folder} writes the same answer to every prompt, so there is nothing to compare")
     kept = list(pairs.values())[:num_pairs]
     return [*kept, *(pair for key, pair in gold.items() if key not in {one.id for one in kept})]
+
+
+def _sort_in(
+    prompts: Sequence[Prompt],
+    texts: Sequence[Sequence[str]],
+    source: str,
+    *,
+    pairs: dict[str, Pair],
+    gold: dict[str, Pair],
+    num_gold: int,
+) -> None:
+    """Of each prompt's answers one pair at most: a gold question while these are wanted, else one to be rated."""
+    for prompt, written in zip(prompts, texts, strict=True):
+        answers = [_as_completion(prompt, text) for text in written]
+        clear = _clear_pair(prompt, answers, source) if len(gold) < num_gold else None
+        if clear:
+            gold[clear.id] = clear
+        elif pair := _first_pair(prompt, answers, source):
+            pairs.setdefault(pair.id, pair)
 
 
 def _cycled(size: int, number: int, rng: random.Random) -> list[int]:

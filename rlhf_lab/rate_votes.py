@@ -14,7 +14,7 @@ import yaml
 from datasets import Dataset
 
 from rlhf_lab.config import Experiment
-from rlhf_lab.data import sources
+from rlhf_lab.data import splits
 from rlhf_lab.data.prompts import prompt_key
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.findings import Findings, findings
@@ -62,8 +62,8 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
         **data.facts,
         "num_rows": len(train),
         "num_heldout": len(heldout),
-        "sha256": sources.content_hash(_dataset(train)),
-        "heldout_sha256": sources.content_hash(_dataset(heldout)),
+        "sha256": splits.content_hash(_dataset(train)),
+        "heldout_sha256": splits.content_hash(_dataset(heldout)),
         "rater": ", ".join(raters),
         "heldout_rater": ", ".join(Counter(row["rater"] for row in heldout)),
         "raters": dict(raters),

@@ -1,10 +1,9 @@
 """Demonstrations, preferences and prompts from files or the hub, as TRL's columns, with bad rows counted or refused.
 
     pairs = preferences(load_rows("pairs.jsonl"), invalid_rows="drop").dataset      # prompt, chosen, rejected
-    train, heldout = split_by_prompt(pairs, heldout=0.1, seed=0)
 
-Left out: tokens (`prompts.py`), streaming, folders of `Dataset.save_to_disk`. Text of a row never enters an error or a
-log: preference data is often offensive, or private.
+Left out: tokens (`prompts.py`), which rows are held out (`splits.py`), streaming, folders of `Dataset.save_to_disk`.
+Text of a row never enters an error or a log: preference data is often offensive, or private.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-import hashlib
 import json
 import math
 import re
@@ -185,7 +183,7 @@ def _read_csv(path: Path, lines: list[str]) -> list[Row]:
     finally:
         csv.field_size_limit(limit)
     if len(set(header)) != len(header):
-        raise UserError(f"{path}:1: a column name stands twice in {_shown(header)}. Rename one.")
+        raise UserError(f"{path}:1: a column name stands twice in {shown_names(header)}. Rename one.")
     columns = [[cells[i] for cells in records] for i in range(len(header))]
     # Cells of text stay as written ("NA" and "42" are answers); numbers elsewhere (margin) become numbers.
     values = [c if key in TEXT_COLUMNS else _numbers(c) for key, c in zip(header, columns, strict=True)]
@@ -211,7 +209,7 @@ def _dataset_from_rows(rows: list[Row]) -> Dataset:
     return Dataset.from_dict(columns, features=types)
 
 
-def _shown(names: Iterable[str]) -> str:
+def shown_names(names: Iterable[str]) -> str:
     """Column names for an error. What is no plain name may be a row, in a CSV file without a header."""
     return ", ".join(name if re.fullmatch(r"[\w./-]{1,40}", name) else f"({len(name)} characters)" for name in names)
 
@@ -254,7 +252,7 @@ def _chosen_columns(rows: Dataset, accepted: tuple[tuple[str, ...], ...], what: 
     needed = " or ".join(" + ".join(columns) for columns in accepted)
     raise UserError(
         f"{what} need the columns {needed}{' (with or without prompt)' if PAIR in accepted else ''}; the data has "
-        f"{_shown(found)}. Rename the columns{': ' + ' '.join(hints) if hints else '.'}"
+        f"{shown_names(found)}. Rename the columns{': ' + ' '.join(hints) if hints else '.'}"
     )
 
 
@@ -361,62 +359,3 @@ def _checked(value: Any, key: str) -> Prompt:
         raise _InvalidRow(f"{key} is empty")
     # Arrow fills a key that only some messages have with None; only what was written is kept.
     return [{key: text for key, text in message.items() if isinstance(text, str)} for message in value]
-
-
-def split_by_prompt(dataset: Dataset, *, heldout: int | float, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, heldout) with no prompt in both: `heldout` prompts if an int, about that fraction of prompts if a float.
-
-    A hash of seed and prompt decides, not the order of rows. With a fraction it decides each prompt on its own, so a
-    prompt goes to the same side in every data set; a count ranks the prompts of this one.
-    """
-    if "prompt" not in dataset.column_names:
-        raise UserError(f"To split by prompt, a prompt column is needed; the data has {_shown(dataset.column_names)}.")
-    keys = [prompt_key(prompt) for prompt in dataset["prompt"]]
-    hashes = {key: _hash(seed, key) for key in keys}
-    chosen = _smallest(hashes, heldout) if isinstance(heldout, int) else _below(hashes, heldout)
-    if not 0 < len(chosen) < len(hashes):
-        raise UserError(
-            f"heldout={heldout} of {len(hashes)} different prompts leaves a side empty. Give two prompts or more, and "
-            f"a whole number from 1 to {len(hashes) - 1} or a larger fraction below 1."
-        )
-    train, held = ([i for i, key in enumerate(keys) if (key in chosen) is side] for side in (False, True))
-    return dataset.select(train), dataset.select(held)
-
-
-def _smallest(hashes: dict[str, str], number: int) -> set[str]:
-    return set(sorted(hashes, key=hashes.__getitem__)[: max(0, number)])
-
-
-def _below(hashes: dict[str, str], fraction: float) -> set[str]:
-    """The keys whose hash, read as a number from 0 to 1, is below `fraction`."""
-    return {key for key, digest in hashes.items() if int(digest, 16) < fraction * 16 ** len(digest)}
-
-
-def limit_rows(dataset: Dataset, max_rows: int | None, seed: int) -> Dataset:
-    """At most `max_rows` rows in their order, chosen by a hash of seed and prompt: a larger limit keeps these and adds.
-
-    Demonstrations, preferences and prompts of one file keep the same prompts.
-    """
-    if max_rows is not None and max_rows < 1:
-        raise UserError(f"max_rows={max_rows} would leave no row. Give 1 or more, or leave it out for all rows.")
-    if max_rows is None or max_rows >= len(dataset):
-        return dataset
-    # The row's own hash decides among rows with one prompt, so that their order does not. The prompt's is another one
-    # than decides about holding out: else the rows that are kept would be those that are held out.
-    ranked = sorted(
-        (_hash(seed, "limit " + prompt_key(row["prompt"])), _hash(seed, canonical_json(row)), index)
-        for index, row in enumerate(dataset)
-    )
-    return dataset.select(sorted(index for *_, index in ranked[:max_rows]))
-
-
-def content_hash(dataset: Dataset) -> str:
-    """SHA-256 of the rows in their order as canonical JSON, hex: the same on every machine, for run records."""
-    digest = hashlib.sha256()
-    for row in dataset:
-        digest.update(canonical_json(row).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _hash(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()

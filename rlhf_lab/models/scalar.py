@@ -24,6 +24,7 @@ from rlhf_lab.errors import UserError
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.language import (
+    context_of,
     deciding_columns,
     disable_dropout,
     make_room,
@@ -149,6 +150,12 @@ def sequence_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]], 
     device = model.score.weight.device
     scores = torch.empty(len(sequences), device=device)
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    longest, context = max(map(len, sequences), default=0), context_of(model)
+    if context is not None and longest > context:
+        raise UserError(
+            f"a text to score has {longest} tokens, and the reward model reads {context}; lower ppo.max_prompt_length "
+            "or ppo.max_completion_length, or take a reward model that reads more"
+        )
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         width = len(sequences[rows[-1]])

@@ -101,19 +101,24 @@ class Store:
                 yield self._db
                 return
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._is_writing = True
-                try:
+                with self._transaction():
                     yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
             except sqlite3.OperationalError as error:
                 raise schema.explained(error, self.path) from None
-            finally:
-                self._is_writing = False
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._is_writing = True
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        finally:
+            self._is_writing = False
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_lab.config import EMBEDDED, Experiment
-from rlhf_lab.data import sources
+from rlhf_lab.data import sources, splits
 from rlhf_lab.data.assistant.demonstrators import demonstrations
 from rlhf_lab.data.assistant.world import heldout_questions, training_questions
 from rlhf_lab.data.prompts import encode_prompt, fit_prompts
@@ -85,7 +85,7 @@ def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str
     data = experiment.data
     rows = sources.load_rows(source, data_dir=data.data_dir, split=data.split, name=data.name)
     cleaned = clean(rows, invalid_rows=data.invalid_rows)
-    kept = sources.limit_rows(cleaned.dataset, data.max_rows, experiment.seed)
+    kept = splits.limit_rows(cleaned.dataset, data.max_rows, experiment.seed)
     counted = {"num_given": cleaned.num_rows, "num_invalid": cleaned.num_invalid, "reasons": cleaned.reasons}
     said = {"rater": ", ".join(sorted({str(rater) for rater in rows["rater"]}))} if "rater" in rows.column_names else {}
     return _split(experiment, source, kept, {**counted, **(more or {}), **said}, heldout=data.heldout)
@@ -94,7 +94,7 @@ def _from_source(experiment: Experiment, source: str, clean: Any, more: dict[str
 def _split(
     experiment: Experiment, source: str, rows: Dataset, more: dict[str, Any], *, heldout: int | float
 ) -> StageData:
-    train, held = sources.split_by_prompt(rows, heldout=heldout, seed=experiment.seed)
+    train, held = splits.split_by_prompt(rows, heldout=heldout, seed=experiment.seed)
     return StageData(train, held, _facts(source, train, held, more))
 
 
@@ -103,7 +103,7 @@ def _facts(source: str, train: Dataset, heldout: Dataset, more: dict[str, Any]) 
         "source": source,
         "num_rows": len(train),
         "num_heldout": len(heldout),
-        "sha256": sources.content_hash(train),
-        "heldout_sha256": sources.content_hash(heldout),
+        "sha256": splits.content_hash(train),
+        "heldout_sha256": splits.content_hash(heldout),
         **more,
     }

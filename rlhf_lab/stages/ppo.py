@@ -27,10 +27,8 @@ from rlhf_lab.functional import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_error,
-    kl_abs,
     kl_k1,
     kl_k2,
-    kl_k3,
     masked_sum,
 )
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
@@ -48,13 +46,12 @@ from rlhf_lab.stages.ppo_setup import (
     refuse_old_arguments,
     stop_ids_of,
 )
-from rlhf_lab.stages.ppo_targets import Targets, is_clipped, targets_of
+from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
 from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
 from rlhf_lab.training.run import Run, not_finite, rows_of_rank
 
-KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "abs": kl_abs}
 EVALUATION_STREAM = -1  # evaluation always draws the same numbers, apart from every update's
 GENERATION_STREAM = -2  # generate() counts down from here, so that no two calls draw the same numbers
 
@@ -126,7 +123,7 @@ class PPOTrainer:
             rollout = self.collect_rollout(batch)
             collected = time.perf_counter()
             metrics = self.learn_from(rollout)
-            self.life.end_of_update(metrics | self._timings(started, collected))
+            self.life.end_of_update(metrics | ppo_metrics.of_time(started, collected, self.args.rollout_batch_size))
         self.life.end()
 
     def step(self, prompt_ids: Sequence[Ids], completion_ids: Sequence[Ids], scores: Sequence[Any]) -> dict[str, float]:
@@ -147,7 +144,7 @@ class PPOTrainer:
         self.update_number += 1
         rollout = self._gathered(self._with_models(batch, completions, judged))
         collected = time.perf_counter()
-        metrics = self.learn_from(rollout) | self._timings(started, collected)
+        metrics = self.learn_from(rollout) | ppo_metrics.of_time(started, collected, self.args.rollout_batch_size)
         self.life.end_of_update(metrics)
         return metrics
 
@@ -400,11 +397,3 @@ class PPOTrainer:
         if not math.isfinite(number):
             batch = rollout.rows(rows).to(torch.device("cpu"))
             raise not_finite(self.run.folder, vars(batch), f"{what} {number} in PPO update {self.update_number}")
-
-    def _timings(self, started: float, collected: float) -> dict[str, float]:
-        now = time.perf_counter()
-        return {
-            "eps": self.args.rollout_batch_size / (now - started),
-            "rollout_seconds": collected - started,
-            "update_seconds": now - collected,
-        }

@@ -100,6 +100,10 @@ class LifeCycle:
             self.state.log_history, self.state.epoch = done, self._epoch()
             self.run.say(f"ppo  continues after update {step_of(checkpoint)} ({checkpoint})")
         self._refuse_later_checkpoints()
+        for source in filter(None, (self.trainer.train_prompts, self.trainer.eval_prompts)):
+            if source.num_long:
+                limit = self.args.max_prompt_length
+                self.run.say(f"ppo  {source.num_long} prompts have more than {limit} tokens; their start is cut")
         if self.run.is_first:
             cut_metrics(self.folder, self.trainer.update_number or -1)  # a new run drops the old one's start as well
         shown = self.run.is_first and sys.stderr.isatty()

@@ -1,9 +1,10 @@
 """What PPO logs, under the names of TRL's PPO: of a rollout, and of the steps taken on it.
 
 `objective/*` are sums over a completion averaged over completions, in nats or score; `policy/*`, `loss/*` and the
-`val/*` ratios are averages over all tokens of all passes. Leaves out timings.
+`val/*` ratios are averages over all tokens of all passes.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -75,3 +76,13 @@ def of_steps(totals: dict[str, float]) -> dict[str, float]:
 def masked_sum_rows(x: Tensor, mask: Tensor) -> Tensor:
     """(B,) sums of each row over its mask."""
     return torch.where(mask, x, 0.0).sum(1)
+
+
+def of_time(started: float, collected: float, num_episodes: int) -> dict[str, float]:
+    """Seconds of an update's two phases, from readings of `time.perf_counter`, and episodes a second."""
+    now = time.perf_counter()
+    return {
+        "eps": num_episodes / (now - started),
+        "rollout_seconds": collected - started,
+        "update_seconds": now - collected,
+    }

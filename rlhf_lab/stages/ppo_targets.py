@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf_lab.functional import gae, kl_penalized_rewards, rescale, standardize
+from rlhf_lab.functional import gae, kl_abs, kl_k1, kl_k2, kl_k3, kl_penalized_rewards, rescale, standardize
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.rollout import Rollout
+
+KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3, "abs": kl_abs}
 
 
 @dataclass(frozen=True)

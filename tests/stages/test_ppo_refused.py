@@ -261,3 +261,14 @@ def test_every_trainer_compares_the_settings_of_its_processes(tmp_path: Path, mo
     monkeypatch.setattr("rlhf_lab.stages.ppo.agree_on", refuse)
     with pytest.raises(UserError, match=r"compared 0\.3"):
         tiny_trainer(tmp_path, kl_coef=0.3)
+
+
+def test_a_reward_model_that_reads_less_says_so(tmp_path: Path) -> None:
+    short = tiny_scalar_model(n_positions=4)
+    with pytest.raises(UserError, match=r"a text to score has \d+ tokens, and the reward model reads 4; lower"):
+        tiny_trainer(tmp_path, reward=short).train()
+
+
+def test_prompts_that_the_trainer_alone_cuts_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_trainer(tmp_path, max_prompt_length=3).train()
+    assert "8 prompts have more than 3 tokens; their start is cut" in capsys.readouterr().out
