@@ -30,6 +30,7 @@ class Pair:
     second: Completion
     source: str
     gold: Preferred | None = None
+    writers: tuple[str, str] | None = None  # whose texts these are, where two models meet: ("sft", "ppo")
 
     @property
     def id(self) -> str:
@@ -53,9 +54,16 @@ class UnusableRowError(ValueError):
 
 
 def make_pair(
-    prompt: Prompt, one: Completion, other: Completion, *, source: str, preferred: Completion | None = None
+    prompt: Prompt,
+    one: Completion,
+    other: Completion,
+    *,
+    source: str,
+    preferred: Completion | None = None,
+    writers: tuple[str, str] | None = None,
 ) -> Pair:
-    """The pair of two completions, whichever comes first. `preferred` makes it a gold question.
+    """The pair of two completions, whichever comes first. `preferred` makes it a gold question; `writers` are the
+    models that wrote `one` and `other`.
 
     Raises UnusableRowError for equal or empty texts: there is nothing to compare.
     """
@@ -70,7 +78,9 @@ def make_pair(
     # "Sure", and kappa and alpha would take the raters' taste for a habit
     first, second = sorted((one, other), key=lambda text: _digest(prompt_key(prompt), prompt_key(text)))
     gold: Preferred | None = None if preferred is None else "first" if preferred == first else "second"
-    return Pair(prompt, first, second, source, gold)
+    if writers is not None and first != one:
+        writers = (writers[1], writers[0])
+    return Pair(prompt, first, second, source, gold, writers)
 
 
 def shown_text(value: Prompt) -> str:

@@ -56,8 +56,13 @@ CREATE TABLE session (
 ) STRICT;
 """
 
+VERSION_2 = """
+ALTER TABLE pair ADD COLUMN first_writer TEXT;   -- the model that wrote it, where the pair sets two against each other
+ALTER TABLE pair ADD COLUMN second_writer TEXT;
+"""
+
 # The script at place n leads from version n to n + 1. A published script is never edited, only followed by another.
-MIGRATIONS: list[str] = [VERSION_1]
+MIGRATIONS: list[str] = [VERSION_1, VERSION_2]
 APPLICATION_ID = 0x524C4846  # "RLHF": says in the file's header whose database this is
 
 

@@ -135,14 +135,17 @@ class Store:
         new = list(pairs)
         order = random.Random(f"order of pairs {seed}")
         values = [
-            (p.id, to_json(p.prompt), to_json(p.first), to_json(p.second), p.source, p.gold, order.random())
+            (
+                *(p.id, to_json(p.prompt), to_json(p.first), to_json(p.second), p.source, p.gold, order.random()),
+                *(p.writers or (None, None)),
+            )
             for p in new
         ]
         with self.writing() as db:
             before = db.total_changes
             db.executemany(
-                "INSERT OR IGNORE INTO pair (id, prompt, first, second, source, gold, position)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO pair (id, prompt, first, second, source, gold, position,"
+                " first_writer, second_writer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             return db.total_changes - before
@@ -157,6 +160,7 @@ class Store:
                 second=json.loads(row["second"]),
                 source=row["source"],
                 gold=row["gold"],
+                writers=(row["first_writer"], row["second_writer"]) if row["first_writer"] else None,
             )
             for row in rows
         }

@@ -23,7 +23,7 @@ def test_a_database_from_a_newer_version_is_refused_and_left_as_it_is(tmp_path: 
     store.close()
     with sqlite3.connect(store.path) as other:
         other.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
-    with pytest.raises(UserError, match=r"schema version 2.*knows versions up to 1.*pip install -U"):
+    with pytest.raises(UserError, match=r"schema version 3.*knows versions up to 2.*pip install -U"):
         Store(store.path)
     with sqlite3.connect(store.path) as other:
         assert other.execute("SELECT count(*) FROM event").fetchone() == (1,)
@@ -42,7 +42,20 @@ def test_an_older_database_is_brought_up_to_date_with_its_votes(
     assert newer.votes() == votes
     with newer.reading() as db:
         assert db.execute("SELECT note FROM rater").fetchone()[0] == "migrated"
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 3
+
+
+def test_a_database_of_the_first_version_keeps_its_pairs_and_votes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "MIGRATIONS", [schema.VERSION_1])
+    path = tmp_path / "votes.sqlite"
+    first = schema.connect(path)
+    first.execute("INSERT INTO pair (id, prompt, first, second, source, position) VALUES ('p', '1', '2', '3', 's', 0)")
+    first.close()
+    monkeypatch.undo()
+    (pair,) = Store(path).pairs().values()
+    assert (pair.source, pair.writers) == ("s", None)
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +66,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="nowhere"):
         Store(store.path)
     with sqlite3.connect(store.path) as other:
-        assert other.execute("PRAGMA user_version").fetchone() == (1,)
+        assert other.execute("PRAGMA user_version").fetchone() == (2,)
         assert "note" not in [row[1] for row in other.execute("PRAGMA table_info(rater)")]
 
 

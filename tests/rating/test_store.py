@@ -10,6 +10,7 @@ import pytest
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.assignment import REPEAT_AFTER, Plan
+from rlhf_lab.rating.pairs import make_pair
 from rlhf_lab.rating.store import Store, UnknownPresentationError
 from tests.rating.desk import PLAIN, Clock, desk, side_of, some_gold, some_pairs, vote_good
 
@@ -260,6 +261,15 @@ def test_pairs_are_one_whichever_completion_comes_first(tmp_path: Path) -> None:
     store = desk(tmp_path, 5)
     assert store.add_pairs(some_pairs(5)) == 0
     assert store.add_pairs(some_pairs(6)) == 1
+
+
+def test_who_wrote_which_side_is_kept_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "votes.sqlite")
+    texts = [(f"by sft {i}", f"by ppo {i}") for i in range(20)]
+    store.add_pairs(make_pair("q", *both, source="test", writers=("sft", "ppo")) for both in texts)
+    pairs = store.pairs().values()
+    assert all(pair.writers == (str(pair.first).split()[1], str(pair.second).split()[1]) for pair in pairs)
+    assert {pair.writers for pair in pairs} == {("sft", "ppo"), ("ppo", "sft")}
 
 
 def test_the_order_of_pairs_is_shuffled_and_belongs_to_the_seed(tmp_path: Path) -> None:
