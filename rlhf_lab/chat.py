@@ -13,7 +13,8 @@ from rlhf_lab.data.assistant.world import as_prompt
 from rlhf_lab.data.prompts import LAST_TURN, Prompt, encode_prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation.sample import sample_completions
-from rlhf_lab.models.language import load_causal_lm, load_tokenizer, stop_token_ids
+from rlhf_lab.generation.stops import stops_of
+from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 
 STAGES = {"sft": "SFT", "ppo": "PPO"}
 
@@ -39,7 +40,7 @@ def chat(run: str, *, temperature: float) -> None:
                 [ids],
                 torch.rand(1, experiment.ppo.max_completion_length),
                 temperature=temperature,
-                stop_token_ids=stop_token_ids(model, tokenizer, experiment.ppo.stop_tokens),
+                stops=stops_of(model, tokenizer, experiment.ppo.stop_tokens),
                 pad_token_id=tokenizer.pad_token_id,
             )
             text = tokenizer.decode(completion.rows()[0], skip_special_tokens=True)

@@ -66,7 +66,7 @@ RENAMED = {
     "min_p": "log-probs of a cut distribution are not those that PPO needs; lower temperature instead",
     "repetition_penalty": "it changes the distribution that PPO takes log-probs of; give a reward function instead",
     "min_new_tokens": "forbidding EOS changes the distribution; give a reward function, or stop_tokens: []",
-    "stop_strings": "a stop has to be a token; type stop_tokens: [...]",
+    "stop_strings": "type stop_tokens: [...]; texts of several tokens may be among them",
     "use_vllm": "generation is built in; type generation_engine",
 }
 
@@ -97,7 +97,7 @@ class PPOConfig(Section):
     top_k: CountOrNever = 0
     top_p: Positive = 1.0
     stop_tokens: list[int | str] | None = Field(
-        None, description="ids or tokens; default: the model's EOS ids; []: all completions have the full length"
+        None, description="ids or texts; default: the model's EOS ids; []: all completions have the full length"
     )
     truncate_token: int | str | None = Field(
         None, description="reward functions see a completion up to the first of these (OpenAI 2019: a full stop)"
@@ -133,8 +133,8 @@ class PPOConfig(Section):
     )
     bf16: bool = False
     gradient_checkpointing: bool = False
-    generation_engine: Literal["auto", "eager", "lean"] = Field(
-        "auto", description="eager: any model; lean: GPT-2 on a CPU; auto: the fastest that fits"
+    generation_engine: Literal["auto", "eager", "lean", "static"] = Field(
+        "auto", description="eager: any model; lean: GPT-2 on a CPU; static: CUDA graphs; auto: the fastest that fits"
     )
     logging_steps: CountOrNever = 1
     eval_steps: CountOrNever = 0

@@ -17,6 +17,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
+from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models.language import use_fused_gelu
 
 
@@ -54,7 +55,7 @@ def measure(args: argparse.Namespace, width: int) -> dict[str, object]:
             prompts.tolist(),
             uniforms,
             temperature=1.0,
-            stop_token_ids=[],
+            stops=Stops(),
             pad_token_id=0,
             batch_size=args.batch,
             engine=engine,

@@ -20,7 +20,8 @@ from rlhf_lab.data.batches import length_buckets, pad_right
 from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_text
 from rlhf_lab.evaluation.bootstrap import bootstrap_mean
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
-from rlhf_lab.models.language import completion_log_probs, load_causal_lm, load_tokenizer, stop_token_ids
+from rlhf_lab.generation.stops import stops_of
+from rlhf_lab.models.language import completion_log_probs, load_causal_lm, load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 from rlhf_lab.ppo_config import PPOConfig
 
@@ -98,7 +99,7 @@ def answer(
         prompt_ids,
         draw_uniforms(len(prompts), ppo.max_completion_length, seed=seed, stream=STREAM),
         temperature=settings.temperature,
-        stop_token_ids=stop_token_ids(policy, tokenizer, ppo.stop_tokens),
+        stops=stops_of(policy, tokenizer, ppo.stop_tokens),
         pad_token_id=tokenizer.pad_token_id,
         batch_size=settings.batch_size,
     )

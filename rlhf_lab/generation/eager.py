@@ -4,11 +4,12 @@ Finished rows leave the batch, so a policy that stops early costs less. The draw
 uniform number, so that the same numbers give the same tokens in every engine, batch size and process count.
 """
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+from rlhf_lab.generation.draw import draw_tokens
+from rlhf_lab.generation.stops import Stops
 
 
 @torch.no_grad()
@@ -19,17 +20,17 @@ def generate_eagerly(
     uniforms: Tensor,
     *,
     temperature: float,
-    stop_token_ids: Collection[int],
+    stops: Stops,
     pad_token_id: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Sample completions for left-padded prompts (B, P).
 
     `uniforms` (B, T) in [0, 1) decide the tokens by inverting the cumulative distribution; T is the longest completion.
-    Returns (B, T) tokens, padding after the first stop token.
+    Returns (B, T) tokens, padding after the first stop, and their log-probs (B, T) in nats, 0 on padding.
     """
     num_rows, num_tokens = uniforms.shape
     tokens = torch.full((num_rows, num_tokens), pad_token_id, device=prompt_ids.device)
-    stops = torch.tensor(sorted(stop_token_ids), device=prompt_ids.device)
+    log_probs = torch.zeros(num_rows, num_tokens, device=prompt_ids.device)
     rows = torch.arange(num_rows, device=prompt_ids.device)  # rows still being written
     cache, mask = DynamicCache(config=model.config), prompt_mask.long()
     ids, positions = prompt_ids, (mask.cumsum(1) - 1).clamp(min=0)
@@ -42,9 +43,9 @@ def generate_eagerly(
             use_cache=True,
             logits_to_keep=1,
         )
-        drawn = invert_cdf(output.logits[:, -1], uniforms[rows, t], temperature)
+        drawn, log_probs[rows, t] = draw_tokens(output.logits[:, -1], uniforms[rows, t], temperature)
         tokens[rows, t] = drawn
-        going = ~torch.isin(drawn, stops)
+        going = ~stops.end(tokens[rows, : t + 1])
         if not going.any():
             break
         if not going.all():
@@ -52,11 +53,4 @@ def generate_eagerly(
             cache.batch_select_indices(going.nonzero()[:, 0])
         ids, positions = drawn[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return tokens
-
-
-def invert_cdf(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
-    """Tokens (B,) where the cumulative distribution of `logits` (B, V) / temperature first exceeds `uniforms` (B,)."""
-    cdf = (logits.float() / temperature).softmax(-1).cumsum(-1)
-    targets = (uniforms * cdf[:, -1])[:, None]  # rounding: the last entry is not exactly 1
-    return torch.searchsorted(cdf, targets, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return tokens, log_probs

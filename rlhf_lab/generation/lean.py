@@ -5,7 +5,6 @@ block made beforehand, weights are read from the model itself, and a step is a d
 that of the eager engine: the same uniforms give the same tokens. Leaves out every other architecture, adapters, GPUs.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from rlhf_lab.generation.eager import invert_cdf
+from rlhf_lab.generation.draw import draw_tokens
+from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, norm, reading
 
@@ -73,13 +73,13 @@ def generate_lean(
     uniforms: Tensor,
     *,
     temperature: float,
-    stop_token_ids: Collection[int],
+    stops: Stops,
     pad_token_id: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Sample completions for left-padded prompts; arguments and result as in `generate_eagerly`."""
     (num_rows, width), num_tokens = prompt_ids.shape, uniforms.shape[1]
     tokens = torch.full((num_rows, num_tokens), pad_token_id)
-    stops = torch.tensor(sorted(stop_token_ids))
+    log_probs = torch.zeros(num_rows, num_tokens)
     engine = LeanGPT2(model, num_rows, width + num_tokens)
     seen = torch.cat([prompt_mask.bool(), torch.ones(num_rows, num_tokens, dtype=torch.bool)], dim=1)
     causal = torch.ones(width, width, dtype=torch.bool).tril()
@@ -90,9 +90,9 @@ def generate_lean(
     going = torch.ones(num_rows, dtype=torch.bool)
     position = positions[:, -1:] + 1
     for t in range(num_tokens):
-        drawn = invert_cdf(logits, uniforms[rows, t], temperature)
-        tokens[rows[going], t] = drawn[going]
-        going = going & ~torch.isin(drawn, stops)
+        drawn, drawn_log_probs = draw_tokens(logits, uniforms[rows, t], temperature)
+        tokens[rows[going], t], log_probs[rows[going], t] = drawn[going], drawn_log_probs[going]
+        going = going & ~stops.end(tokens[rows, : t + 1])
         share = float(going.float().mean())
         if share == 0 or t + 1 == num_tokens:
             break
@@ -103,4 +103,4 @@ def generate_lean(
         column = width + t
         logits = engine.logits(drawn[:, None], position, column, seen[:, None, None, : column + 1])
         position = position + 1
-    return tokens
+    return tokens, log_probs

@@ -3,7 +3,7 @@
 Engines have one contract, `generate_eagerly`'s: the same uniforms give the same tokens whichever engine draws them.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from rlhf_lab.data.batches import length_buckets, pad_left
 from rlhf_lab.errors import UserError
-from rlhf_lab.generation import lean
+from rlhf_lab.generation import lean, static_cache
 from rlhf_lab.generation.eager import generate_eagerly
+from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models.language import context_of
 
 
@@ -21,9 +22,10 @@ from rlhf_lab.models.language import context_of
 class Completions:
     """B sampled completions of at most T tokens."""
 
-    ids: Tensor  # (B, T) int64, padding after the first stop token
-    mask: Tensor  # (B, T) bool, True on tokens that the policy chose, the stop token included
-    stopped: Tensor  # (B,) bool, True where a stop token was written
+    ids: Tensor  # (B, T) int64, padding after the first stop
+    mask: Tensor  # (B, T) bool, True on tokens that the policy chose, those of the stop included
+    stopped: Tensor  # (B,) bool, True where a stop was written
+    log_probs: Tensor | None = None  # (B, T) in nats when they were drawn, 0 on padding; None: not known
 
     def rows(self) -> list[list[int]]:
         """The completions without padding, as lists."""
@@ -46,54 +48,69 @@ def sample_completions(
     uniforms: Tensor,
     *,
     temperature: float,
-    stop_token_ids: Collection[int],
+    stops: Stops,
     pad_token_id: int,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     engine: str = "auto",
 ) -> Completions:
     """Sample one completion per prompt (token ids) from `model` at `temperature`.
 
-    `uniforms` (B, T) decide the tokens, T is the longest completion. Prompts of like length run together. `engine` is
-    "auto" (the fastest that fits), "eager" (any model) or "lean" (GPT-2 on a CPU). The model is left as it was
+    `uniforms` (B, T) decide the tokens, T is the longest completion. Prompts of like length run together, `batch_size`
+    at once (default: 256 on a CPU, 1024 on a GPU). `engine` is "auto" (the fastest that fits), "eager" (any model),
+    "lean" (GPT-2 on a CPU) or "static" (a cache of fixed size; on a GPU a captured graph). The model is left as it was
     (training mode and gradient checkpointing included). Raises UserError where prompt and completion do not fit the
     model's context, or the engine does not fit the model.
     """
-    generate = _engine(engine, model)
-    _check_context(model, max(map(len, prompts)) + uniforms.shape[1])
     device = model.get_input_embeddings().weight.device
+    generate = _engine(engine, model, device)
+    _check_context(model, max(map(len, prompts)) + uniforms.shape[1])
+    batch_size = batch_size or ROWS_AT_ONCE[device.type == "cuda"]
     tokens = torch.full(uniforms.shape, pad_token_id)
+    log_probs = torch.zeros(uniforms.shape)
     was_training = model.training
     model.eval()  # also switches gradient checkpointing off, which would switch the cache off
     try:
         for rows in length_buckets([len(prompt) for prompt in prompts], batch_size):
             ids, mask = pad_left([prompts[row] for row in rows], pad_token_id)
-            tokens[rows] = generate(
+            drawn, drawn_log_probs = generate(
                 model,
                 ids.to(device),
                 mask.to(device),
                 uniforms[rows].to(device),
                 temperature=temperature,
-                stop_token_ids=stop_token_ids,
+                stops=stops,
                 pad_token_id=pad_token_id,
-            ).cpu()
+            )
+            tokens[rows], log_probs[rows] = drawn.cpu(), drawn_log_probs.cpu()
     finally:
         model.train(was_training)
-    return mask_completions(tokens.to(device), stop_token_ids)
+    return mask_completions(tokens.to(device), stops, log_probs.to(device))
 
 
-def mask_completions(tokens: Tensor, stop_token_ids: Collection[int]) -> Completions:
-    """Wrap sampled tokens (B, T): everything after the first stop token is padding."""
-    is_stop = torch.isin(tokens, torch.tensor(sorted(stop_token_ids), device=tokens.device))
+def mask_completions(tokens: Tensor, stops: Stops, log_probs: Tensor | None = None) -> Completions:
+    """Wrap sampled tokens (B, T): everything after the first stop is padding."""
+    is_stop = stops.places(tokens)
     mask = is_stop.long().cumsum(1) - is_stop.long() == 0
-    return Completions(tokens, mask, is_stop.any(1))
+    return Completions(tokens, mask, is_stop.any(1), log_probs)
 
 
-def _engine(name: str, model: PreTrainedModel) -> Callable[..., Tensor]:
+ROWS_AT_ONCE = {False: 256, True: 1024}  # on a CPU rows more would leave its caches; a GPU takes as long for few
+
+
+def _engine(name: str, model: PreTrainedModel, device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The engine of that name; for "auto" the fastest that fits."""
     if name == "lean" and not lean.fits(model):
         raise UserError(
             f"generation_engine=lean is for plain GPT-2 models in fp32 on a CPU, not for this {type(model).__name__}; "
             "type generation_engine=auto"
         )
+    if name == "static" and not static_cache.fits(model):
+        raise UserError(
+            f"generation_engine=static needs a model that transformers can cache statically, and "
+            f"{type(model).__name__} is none; type generation_engine=auto"
+        )
+    if name == "static" or (name == "auto" and device.type == "cuda" and static_cache.fits(model)):
+        return static_cache.generate_static
     return lean.generate_lean if name != "eager" and lean.fits(model) else generate_eagerly
 
 

@@ -6,7 +6,7 @@ wherever log-probs are compared. Nothing here trains.
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -219,17 +219,6 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def stop_token_ids(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_tokens: Iterable[int | str] | None = None
-) -> list[int]:
-    """The ids that end a completion: those named, else every EOS id of the generation config and the tokenizer."""
-    if stop_tokens is not None:
-        return sorted({token_id(tokenizer, token) for token in stop_tokens})
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*several, tokenizer.eos_token_id] if token is not None})
-
-
 def _is_bare_bpe(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return {"vocab.json", "merges.txt"} <= names and not {"config.json", "tokenizer_config.json"} & names
@@ -238,15 +227,20 @@ def _is_bare_bpe(folder: Path) -> bool:
 def token_id(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
     """The id of a token given as id or text. Raises UserError for a text that is not one token."""
     if isinstance(token, int):
-        if not 0 <= token < len(tokenizer):
-            raise UserError(f"stop token {token} is no id of this tokenizer, which knows 0 to {len(tokenizer) - 1}")
-        return token
+        return known_id(tokenizer, token)
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) == 1 and tokenizer.decode(ids).strip() != token.strip():  # the unknown token stands for it
-        raise UserError(f"stop token {token!r} is not in this tokenizer's vocabulary; give one that is, or its id")
+        raise UserError(f"token {token!r} is not in this tokenizer's vocabulary; give one that is, or its id")
     if len(ids) != 1:
-        raise UserError(f"stop token {token!r} is {len(ids)} tokens of this tokenizer; a stop token has to be one")
+        raise UserError(f"token {token!r} is {len(ids)} tokens of this tokenizer; it has to be one")
     return ids[0]
+
+
+def known_id(tokenizer: PreTrainedTokenizerBase, token: int) -> int:
+    """`token` itself. Raises UserError where the tokenizer has no such id."""
+    if not 0 <= token < len(tokenizer):
+        raise UserError(f"token {token} is no id of this tokenizer, which knows 0 to {len(tokenizer) - 1}")
+    return token
 
 
 def completion_log_probs(

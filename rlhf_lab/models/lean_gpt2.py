@@ -29,7 +29,7 @@ def fits(model: Any, *, replaced_forward: bool = False) -> bool:
     if type(model) not in (GPT2LMHeadModel, GPT2ForSequenceClassification):
         return False
     trunk, config, weight = model.transformer, model.config, model.transformer.wte.weight
-    modules = list(model.modules())
+    modules, head = list(model.modules()), model.lm_head if type(model) is GPT2LMHeadModel else model.score
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
@@ -40,7 +40,8 @@ def fits(model: Any, *, replaced_forward: bool = False) -> bool:
         and not config.scale_attn_by_inverse_layer_idx
         and not config.add_cross_attention
         and type(trunk.wte) is nn.Embedding
-        and type(model.lm_head if type(model) is GPT2LMHeadModel else model.score) is nn.Linear
+        and type(head) is nn.Linear
+        and (head.bias is None or type(model) is not GPT2LMHeadModel)
         and all(type(layer) is Conv1D for block in trunk.h for layer in _layers(block))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
         and not any("forward" in vars(module) for module in modules if not (replaced_forward and module is model))

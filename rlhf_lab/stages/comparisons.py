@@ -15,7 +15,7 @@ from rlhf_lab.data.assistant.raters import all_pairs, prefers_first, rater_agree
 from rlhf_lab.data.assistant.world import Question, heldout_questions, training_questions
 from rlhf_lab.data.prompts import Prompt, encode_prompt
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
-from rlhf_lab.models.language import stop_token_ids
+from rlhf_lab.generation.stops import stops_of
 
 MAX_TOKENS = 24  # longer than every demonstration
 
@@ -39,7 +39,7 @@ def sample_texts(
         ids,
         draw_uniforms(len(ids), max_tokens, seed=seed, stream=stream),
         temperature=1.0,
-        stop_token_ids=stop_token_ids(policy, tokenizer),
+        stops=stops_of(policy, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
     texts = tokenizer.batch_decode(completions.rows(), skip_special_tokens=True)

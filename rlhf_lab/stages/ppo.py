@@ -31,6 +31,7 @@ from rlhf_lab.functional import (
     kl_k2,
     masked_sum,
 )
+from rlhf_lab.generation import lean
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
@@ -42,9 +43,9 @@ from rlhf_lab.stages.ppo_setup import (
     agree_on,
     check_arguments,
     check_contexts,
+    checked_stops,
     load_models,
     refuse_old_arguments,
-    stop_ids_of,
 )
 from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
@@ -97,7 +98,7 @@ class PPOTrainer:
             self.tokenizer, self.models = load_models(
                 model, reward_funcs, processing_class, value_model, ref_model, peft_config, self.args, self.accelerator
             )
-        self.stop_ids = stop_ids_of(self.models.policy, self.tokenizer, self.args)
+        self.stops = checked_stops(self.models.policy, self.tokenizer, self.args)
         self.scorers = make_scorers(
             self.models.reward_sources, reward_processing_classes, self.tokenizer, self.accelerator.device
         )
@@ -138,7 +139,7 @@ class PPOTrainer:
         prompts, rows = checked_ids(self, prompt_ids, completion_ids)
         started = time.perf_counter()
         batch = PromptBatch([], prompts, {})
-        completions = given_completions(rows, self.stop_ids, self.tokenizer.pad_token_id, self.run)
+        completions = given_completions(rows, self.stops, self.tokenizer.pad_token_id, self.run)
         judged = given_scores(scores, completions)
         self.life.begin_update()
         self.update_number += 1
@@ -350,7 +351,7 @@ class PPOTrainer:
                 prompt_ids,
                 uniforms,
                 temperature=temperature,
-                stop_token_ids=self.stop_ids,
+                stops=self.stops,
                 pad_token_id=self.tokenizer.pad_token_id,
                 engine=self.args.generation_engine,
             )
@@ -362,7 +363,11 @@ class PPOTrainer:
     def _with_models(
         self, batch: PromptBatch, completions: Completions, scores: Scores, *, with_critic: bool = True
     ) -> Rollout:
-        """Lay out completions and scores, and add what policy, reference and critic say."""
+        """Lay out completions and scores, and add what policy, reference and critic say.
+
+        The lean engine's log-probs are those of another pass to rounding; other engines' can differ by more (padding,
+        bf16), and the ratio has to start at 1.
+        """
         with self.accelerator.autocast():
             return assess(
                 lay_out(batch.ids, completions, scores, self.tokenizer.pad_token_id),
@@ -371,6 +376,7 @@ class PPOTrainer:
                 self.models.critic if with_critic else None,
                 temperature=self.args.temperature,
                 batch_size=max(self.args.micro_batch_size, 32),
+                sampled=completions.log_probs if lean.fits(self.models.policy) else None,
             )
 
     def _gathered(self, rollout: Rollout) -> Rollout:

@@ -5,7 +5,7 @@ trained on as if it had. Leaves out text and messages; data sets bring those (pr
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from rlhf_lab.data.batches import pad_right
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation.sample import Completions
+from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models.language import context_of
 from rlhf_lab.stages.scoring import LARGEST_SCORE, Scores
 from rlhf_lab.training.run import Run, rows_of_rank
@@ -70,12 +71,12 @@ def checked_ids(
     return prompt_rows, rows
 
 
-def given_completions(rows: list[list[int]], stop_ids: Collection[int], pad: int, run: Run) -> Completions:
+def given_completions(rows: list[list[int]], stops: Stops, pad: int, run: Run) -> Completions:
     """Completions of an own loop: every token given counts, the last one may be a stop token."""
     device = run.accelerator.device
     lengths = torch.tensor([len(row) for row in rows], device=device)
     ids = pad_right(rows, pad).to(device)
-    stopped = torch.tensor([row[-1] in stop_ids for row in rows], device=device)
+    stopped = torch.tensor([stops.first_place(row) is not None for row in rows], device=device)
     return Completions(ids, torch.arange(ids.shape[1], device=device) < lengths[:, None], stopped)
 
 
@@ -152,7 +153,7 @@ def _check_rows(trainer: "PPOTrainer", what: str, rows: list[list[int]], limit: 
 
 def _check_prompt_ends(trainer: "PPOTrainer", rows: list[list[int]]) -> None:
     pad = trainer.tokenizer.pad_token_id
-    if pad in trainer.stop_ids or pad == trainer.tokenizer.bos_token_id:
+    if pad in trainer.stops.token_ids or pad == trainer.tokenizer.bos_token_id:
         return  # then it is a token of the text as well
     for number, row in enumerate(rows):
         if pad in (row[0], row[-1]):
@@ -166,14 +167,14 @@ def _check_prompt_ends(trainer: "PPOTrainer", rows: list[list[int]]) -> None:
 def _check_completion_ends(trainer: "PPOTrainer", rows: list[list[int]]) -> None:
     pad, longest = trainer.tokenizer.pad_token_id, trainer.args.max_completion_length
     for number, row in enumerate(rows):
-        stop = next((place for place, token in enumerate(row) if token in trainer.stop_ids), len(row) - 1)
-        if stop < len(row) - 1:
+        stop = trainer.stops.first_place(row)
+        if stop is not None and stop < len(row) - 1:
             raise UserError(
                 f"completion {number} goes on after the stop token {row[stop]}; padding, and whatever else follows it, "
                 f"was not chosen by the policy: type row[:{stop + 1}]"
             )
         # One of full length may end so: the policy can draw any token.
-        if row[-1] == pad and pad not in trainer.stop_ids and len(row) < longest:
+        if row[-1] == pad and pad not in trainer.stops.token_ids and len(row) < longest:
             length = next((place for place in range(len(row), 0, -1) if row[place - 1] != pad), 0)
             raise UserError(
                 f"completion {number} ends with the pad token {pad}; give it without padding: type row[:{length}]"

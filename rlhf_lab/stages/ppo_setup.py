@@ -22,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.generation.stops import Stops, stops_of
 from rlhf_lab.models.adapters import REFERENCE, AdapterScalar, add_reference_adapter, check_adapters, using_adapter
 from rlhf_lab.models.language import (
     context_of,
@@ -31,7 +32,6 @@ from rlhf_lab.models.language import (
     load_tokenizer,
     make_room,
     prepare_causal_lm,
-    stop_token_ids,
 )
 from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
 from rlhf_lab.ppo_config import PPOConfig
@@ -178,9 +178,9 @@ def agree_on(args: PPOConfig, run: Run) -> None:
         raise UserError(f"the processes have different settings: {'; '.join(keys)}. Give all of them the same command")
 
 
-def stop_ids_of(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig) -> list[int]:
-    """Ids that end a completion. Raises UserError where nothing could, unless `stop_tokens` is []."""
-    found = stop_token_ids(policy, tokenizer, args.stop_tokens)
+def checked_stops(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig) -> Stops:
+    """What ends a completion. Raises UserError where nothing could, unless `stop_tokens` is []."""
+    found = stops_of(policy, tokenizer, args.stop_tokens)
     if not found and args.stop_tokens is None:
         raise UserError(
             "tokenizer and generation config have no EOS token, so completions could not end; set eos_token of the "

@@ -25,9 +25,9 @@ from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
 from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import Prompt, canonical_json, encode_completion, encode_prompt, prompt_key
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
+from rlhf_lab.generation.stops import stops_of
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import has_adapter, take_adapter
-from rlhf_lab.models.language import stop_token_ids
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.sft import ADAPTER
@@ -248,7 +248,7 @@ def reference_samples(
         prompt_ids,
         draw_uniforms(num_samples, ppo.max_completion_length, seed=seed, stream=REFERENCE_STREAM),
         temperature=ppo.temperature,
-        stop_token_ids=stop_token_ids(policy, tokenizer, ppo.stop_tokens),
+        stops=stops_of(policy, tokenizer, ppo.stop_tokens),
         pad_token_id=tokenizer.pad_token_id,
     )
     return [prompt + completion for prompt, completion in zip(prompt_ids, completions.rows(), strict=True)]

@@ -79,8 +79,13 @@ def opinions(
     head = critic if isinstance(critic, ValueHead) else None
     log_probs, entropy, values = log_probs_of(policy, part, temperature, entropies=entropies, head=head)
     if head is None:
-        values = completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
+        values = values_of(critic, part)
     return log_probs, entropy, values
+
+
+def values_of(critic: nn.Module, part: Rollout) -> Tensor:
+    """(B, T) values of the states before each completion token, by a critic of its own."""
+    return completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
 
 
 def log_probs_of(policy: nn.Module, part: Rollout, temperature: float, **more: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,14 +128,22 @@ def assess(
     *,
     temperature: float,
     batch_size: int,
+    sampled: Tensor | None = None,
 ) -> Rollout:
-    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row."""
+    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row.
+
+    `sampled` (B, T) are the policy's log-probs where sampling gave them: then it does not read the rollout again.
+    """
     log_probs, ref_log_probs, values = (torch.zeros_like(rollout.log_probs) for _ in range(3))
     lengths = (rollout.prompt_lengths + rollout.completion_mask.sum(1)).tolist()
     for rows in length_buckets(lengths, batch_size):
         part = rollout.rows(rows)
         num_tokens = part.completion_ids.shape[1]
-        if critic is None:
+        if sampled is not None and not isinstance(critic, ValueHead):
+            log_probs[rows, :num_tokens] = sampled[rows, :num_tokens]
+            if critic is not None:
+                values[rows, :num_tokens] = values_of(critic, part)
+        elif critic is None:
             log_probs[rows, :num_tokens] = log_probs_of(policy, part, temperature)[0]
         else:
             found = opinions(policy, critic, part, temperature, "none")

@@ -10,9 +10,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation import lean
-from rlhf_lab.generation.eager import generate_eagerly, invert_cdf
+from rlhf_lab.generation.draw import draw_tokens
+from rlhf_lab.generation.eager import generate_eagerly
 from rlhf_lab.generation.lean import LeanGPT2
 from rlhf_lab.generation.sample import Completions, draw_uniforms, mask_completions, sample_completions
+from rlhf_lab.generation.stops import Stops
 
 EOS, PAD, VOCAB = 0, 1, 12
 
@@ -39,7 +41,7 @@ def some_prompts(number: int = 9) -> list[list[int]]:
 
 
 def sample(model: Any, prompts: list[list[int]], uniforms: Tensor, **changed: Any) -> Completions:
-    settings: dict[str, Any] = {"temperature": 1.0, "stop_token_ids": [EOS], "pad_token_id": PAD, **changed}
+    settings: dict[str, Any] = {"temperature": 1.0, "stops": Stops((EOS,)), "pad_token_id": PAD, **changed}
     return sample_completions(model, prompts, uniforms, **settings)
 
 
@@ -68,7 +70,7 @@ def plain_loop(model: Any, prompt: list[int], uniforms: Tensor, stops: list[int]
 def test_sampling_is_a_plain_loop_over_single_rows(name: str, stops: list[int], temperature: float) -> None:
     model, prompts = MODELS[name](), some_prompts()
     uniforms = draw_uniforms(len(prompts), 14, seed=0, stream=0)
-    found = sample(model, prompts, uniforms, stop_token_ids=stops, temperature=temperature)
+    found = sample(model, prompts, uniforms, stops=Stops(tuple(stops)), temperature=temperature)
     expected = [plain_loop(model, p, u, stops, temperature) for p, u in zip(prompts, uniforms, strict=True)]
     assert found.rows() == expected
     lengths = {len(row) for row in expected}
@@ -104,8 +106,7 @@ def test_more_padding_on_the_left_does_not_change_the_tokens(name: str, more_pad
     width = max(map(len, prompts)) + more_padding
     ids = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts])
-    settings: dict[str, Any] = {"temperature": 1.0, "stop_token_ids": [EOS], "pad_token_id": PAD}
-    found = generate_eagerly(model, ids, mask, uniforms, **settings)
+    found, _ = generate_eagerly(model, ids, mask, uniforms, temperature=1.0, stops=Stops((EOS,)), pad_token_id=PAD)
     assert torch.equal(found, sample(model, prompts, uniforms).ids)
 
 
@@ -123,7 +124,7 @@ def test_an_even_grid_of_uniforms_gives_each_token_as_often_as_softmax_says(temp
     num = 100_000
     logits = torch.tensor([1.5, -2.0, 0.0, 0.7, -7.0])
     grid = (torch.arange(num) + 0.5) / num
-    drawn = invert_cdf(logits.expand(num, -1), grid, temperature)
+    drawn, _ = draw_tokens(logits.expand(num, -1), grid, temperature)
     counts = drawn.bincount(minlength=5)
     expected = num * (logits.double() / temperature).softmax(-1)
     assert (counts - expected).abs().max() <= 2.0, (counts, expected)
@@ -133,7 +134,7 @@ def test_an_even_grid_of_uniforms_gives_each_token_as_often_as_softmax_says(temp
 def test_log_probs_by_hand() -> None:
     """Probabilities 1/2, 1/4, 1/4: the borders lie at 0.5 and 0.75 and belong to the token above."""
     logits = torch.tensor([0.5, 0.25, 0.25]).log().expand(6, 3)
-    drawn = invert_cdf(logits, torch.tensor([0.0, 0.49, 0.51, 0.74, 0.76, 0.999]), 1.0)
+    drawn, _ = draw_tokens(logits, torch.tensor([0.0, 0.49, 0.51, 0.74, 0.76, 0.999]), 1.0)
     assert drawn.tolist() == [0, 0, 1, 1, 2, 2]
 
 
@@ -143,7 +144,7 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     logits = torch.randn(2000, 50, generator=generator) * 3
     logits[:, [0, 7, 49]] = -torch.inf
     for number in (0.0, 1.0 - 2.0**-24):
-        drawn = invert_cdf(logits, torch.full((2000,), number), 1.0)
+        drawn, _ = draw_tokens(logits, torch.full((2000,), number), 1.0)
         assert logits.gather(1, drawn[:, None]).isfinite().all(), number
 
 
@@ -183,7 +184,7 @@ def test_uniforms_belong_to_seed_and_stream() -> None:
 def test_a_completion_ends_with_the_first_of_several_stop_tokens() -> None:
     stops = [EOS, 6, 8]
     model, prompts = tiny_gpt2(), some_prompts(30)
-    found = sample(model, prompts, draw_uniforms(30, 16, seed=0, stream=0), stop_token_ids=stops)
+    found = sample(model, prompts, draw_uniforms(30, 16, seed=0, stream=0), stops=Stops(tuple(stops)))
     ends = [row[-1] for row, stopped in zip(found.rows(), found.stopped.tolist(), strict=True) if stopped]
     assert set(ends) == set(stops), "every one of them has to occur"
     assert not any(token in stops for row in found.rows() for token in row[:-1])
@@ -202,7 +203,7 @@ def test_after_the_stop_token_there_is_only_padding_and_the_mask_holds_the_stop_
 
 
 def test_a_mask_by_hand() -> None:
-    found = mask_completions(torch.tensor([[4, 5, 4], [4, 0, 1], [0, 1, 1], [4, 4, 0]]), [0])
+    found = mask_completions(torch.tensor([[4, 5, 4], [4, 0, 1], [0, 1, 1], [4, 4, 0]]), Stops((0,)))
     assert found.mask.tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]]
     assert found.stopped.tolist() == [False, True, True, True]
     assert found.rows() == [[4, 5, 4], [4, 0], [0], [4, 4, 0]]
@@ -211,7 +212,7 @@ def test_a_mask_by_hand() -> None:
 
 def test_a_pad_token_that_is_also_a_stop_token_ends_a_row_once() -> None:
     """Qwen's instruct models stop at their pad token too."""
-    found = mask_completions(torch.tensor([[4, 1, 1], [0, 1, 1], [4, 4, 1]]), [0, 1])
+    found = mask_completions(torch.tensor([[4, 1, 1], [0, 1, 1], [4, 4, 1]]), Stops((0, 1)))
     assert found.rows() == [[4, 1], [0], [4, 4, 1]]
 
 
@@ -220,7 +221,7 @@ def test_finished_rows_leave_the_batch() -> None:
     seen: list[tuple[int, int]] = []
     model.transformer.wte.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
     uniforms = draw_uniforms(20, 16, seed=0, stream=0)
-    found = sample(model, prompts, uniforms, stop_token_ids=[EOS, 6, 8], engine="eager")
+    found = sample(model, prompts, uniforms, stops=Stops((EOS, 6, 8)), engine="eager")
     lengths = found.mask.sum(1)
     still_going = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
     assert [rows for rows, _ in seen] == still_going
@@ -236,7 +237,7 @@ def test_finished_rows_leave_the_lean_engine(monkeypatch: pytest.MonkeyPatch) ->
         LeanGPT2, "logits", lambda self, ids, *rest: (seen.append(len(ids)), logits(self, ids, *rest))[1]
     )
     uniforms = draw_uniforms(20, 16, seed=0, stream=0)
-    found = sample(tiny_gpt2(), some_prompts(20), uniforms, stop_token_ids=[EOS, 6, 8], engine="lean")
+    found = sample(tiny_gpt2(), some_prompts(20), uniforms, stops=Stops((EOS, 6, 8)), engine="lean")
     lengths = found.mask.sum(1)
     still_going = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
     assert len(seen) == len(still_going), "nothing runs once all rows have stopped"
@@ -246,7 +247,7 @@ def test_finished_rows_leave_the_lean_engine(monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_runs_once_all_rows_have_stopped() -> None:
     model, calls = tiny_gpt2(), []
     model.transformer.wte.register_forward_hook(lambda module, inputs, output: calls.append(1))
-    found = sample(model, some_prompts(5), torch.rand(5, 30), stop_token_ids=range(VOCAB), engine="eager")
+    found = sample(model, some_prompts(5), torch.rand(5, 30), stops=Stops(tuple(range(VOCAB))), engine="eager")
     assert len(calls) == 1
     assert found.mask.sum(1).tolist() == [1] * 5
 
@@ -300,23 +301,11 @@ def test_text_longer_than_the_context_is_refused() -> None:
 
 
 def test_text_that_just_fits_the_context_is_sampled() -> None:
-    found = sample(tiny_gpt2(), [[2], [3] * 40], torch.rand(2, 8), stop_token_ids=[VOCAB + 1])
+    found = sample(tiny_gpt2(), [[2], [3] * 40], torch.rand(2, 8), stops=Stops((VOCAB + 1,)))
     assert found.mask.all()
 
 
 # --- engines -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stops", [[EOS], [EOS, 5, 7], []])
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_f12_engines_draw_the_same_tokens(stops: list[int], temperature: float) -> None:
-    model, prompts = tiny_gpt2(), some_prompts(40)
-    uniforms = draw_uniforms(40, 14, seed=1, stream=0)
-    eager, lean = (
-        sample(model, prompts, uniforms, engine=engine, stop_token_ids=stops, temperature=temperature).ids
-        for engine in ("eager", "lean")
-    )
-    assert torch.equal(eager, lean)
 
 
 def test_the_lean_engines_logits_are_those_of_a_full_forward() -> None:
@@ -359,4 +348,7 @@ def test_an_engine_that_does_not_fit_is_refused_and_auto_falls_back() -> None:
     for target in ("mlp.c_proj", "wte", "lm_head"):
         parts = LoraConfig(r=2, target_modules=[target], fan_in_fan_out=target == "mlp.c_proj")
         assert not lean.fits(get_peft_model(tiny_gpt2(), parts).get_base_model()), target
+    biased = tiny_gpt2()
+    biased.lm_head.bias = torch.nn.Parameter(torch.randn(VOCAB))
+    assert not lean.fits(biased)
     sample(tiny_llama(), [[2], [3]], uniforms)

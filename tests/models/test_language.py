@@ -32,7 +32,6 @@ from rlhf_lab.models.language import (
     load_tokenizer,
     prepare_causal_lm,
     random_causal_lm,
-    stop_token_ids,
     take_completion,
     use_fused_gelu,
 )
@@ -270,33 +269,6 @@ def test_attention_dropout_of_llama_goes_too() -> None:
     assert not torch.equal(logits_of(model, ids), logits_of(model, ids))
     prepared = prepare_causal_lm(model, byte_tokenizer("<end>"))
     assert torch.equal(logits_of(prepared, ids), logits_of(prepared, ids))
-
-
-# --- stop tokens -------------------------------------------------------------------------------------------------
-
-
-def test_every_eos_id_of_the_generation_config_ends_a_completion() -> None:
-    model = tiny_gpt2()
-    assert stop_token_ids(model, byte_tokenizer()) == [EOS]
-    model.generation_config.eos_token_id = [7, EOS, 5]
-    assert stop_token_ids(model, byte_tokenizer()) == [EOS, 5, 7]
-    model.generation_config.eos_token_id = 9
-    assert stop_token_ids(model, byte_tokenizer()) == [EOS, 9]
-    model.generation_config.eos_token_id = None
-    assert stop_token_ids(model, byte_tokenizer()) == [EOS]
-    model.generation_config = None
-    assert stop_token_ids(model, byte_tokenizer()) == [EOS]
-
-
-def test_named_stop_tokens_replace_the_eos_ids() -> None:
-    tokenizer = byte_tokenizer()
-    (newline,) = tokenizer.encode("\n")
-    assert stop_token_ids(tiny_gpt2(), tokenizer, ["\n", "<end>", 9, 9]) == sorted([newline, END, 9])
-
-
-def test_a_stop_token_that_is_several_tokens_is_refused() -> None:
-    with pytest.raises(UserError, match="stop token 'stop' is 4 tokens of this tokenizer; a stop token has to be one"):
-        stop_token_ids(tiny_gpt2(), byte_tokenizer(), ["stop"])
 
 
 # --- log-probs of completions ------------------------------------------------------------------------------------

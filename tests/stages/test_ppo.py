@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from rlhf_lab import PPOConfig, PPOTrainer
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation.sample import Completions, mask_completions
+from rlhf_lab.generation.stops import Stops
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
     EOS,
@@ -297,7 +298,7 @@ def test_b06_advantage_on_the_last_token_is_score_less_value(tmp_path: Path) -> 
 def test_b07_the_penalty_falls_where_no_stop_token_was_written(tmp_path: Path, stops: Any) -> None:
     trainer = tiny_trainer(tmp_path, stop_tokens=stops, missing_eos_penalty=0.5, rollout_batch_size=32)
     ids = {EOS} if stops is None else {5 if stop == 5 else B for stop in stops}
-    assert set(trainer.stop_ids) == ids
+    assert set(trainer.stops.token_ids) == ids
     rollout = first_rollout(trainer)
     shaped = trainer.shape_scores(rollout)
     for row, mask, score, before in zip(
@@ -339,7 +340,7 @@ def test_b11_all_eos_ids_of_the_generation_config_end_a_completion(tmp_path: Pat
     model = tiny_policy()
     model.generation_config.eos_token_id = [EOS, B, 5]
     trainer = tiny_trainer(tmp_path, model, rollout_batch_size=32)
-    assert trainer.stop_ids == [EOS, B, 5]
+    assert trainer.stops.token_ids == (EOS, B, 5)
     rollout = first_rollout(trainer)
     ends = {
         row[int(mask.sum()) - 1]
@@ -554,7 +555,7 @@ def test_f12_generation_can_be_replaced(tmp_path: Path) -> None:
     class Elsewhere(PPOTrainer):
         def complete(self, prompt_ids: Any, uniforms: torch.Tensor, temperature: float) -> Completions:
             ids = torch.tensor([[A, B, EOS] if len(prompt) > 1 else [B, EOS, PAD] for prompt in prompt_ids])
-            return mask_completions(ids, [EOS])
+            return mask_completions(ids, Stops((EOS,)))
 
     trainer = tiny_trainer(tmp_path, trainer_class=Elsewhere)
     rollout = first_rollout(trainer)

@@ -150,8 +150,8 @@ def test_processes_with_different_settings_are_refused() -> None:
 
 def test_stop_tokens_are_ids_of_the_vocabulary(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, stop_tokens=[EOS, "c"])
-    assert trainer.stop_ids == [EOS, 4]
-    with pytest.raises(UserError, match="stop token 99 is no id of this tokenizer"):
+    assert trainer.stops.token_ids == (EOS, 4)
+    with pytest.raises(UserError, match="token 99 is no id of this tokenizer"):
         tiny_trainer(tmp_path, stop_tokens=[99])
     assert torch.is_tensor(trainer.generate([torch.tensor([3])])[0])
 
