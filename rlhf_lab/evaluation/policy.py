@@ -21,7 +21,8 @@ from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_text
 from rlhf_lab.evaluation.bootstrap import bootstrap_mean
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.generation.stops import stops_of
-from rlhf_lab.models.language import completion_log_probs, load_causal_lm, load_tokenizer
+from rlhf_lab.models.completions import completion_log_probs
+from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 from rlhf_lab.ppo_config import PPOConfig
 

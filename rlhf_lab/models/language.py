@@ -1,4 +1,4 @@
-"""Tokenizers and causal language models: loading, and log-probs of completions.
+"""Tokenizers and causal language models: loading, and making ready for PPO.
 
 For us pad is never EOS: a tokenizer without a pad token of its own gets one, and the embeddings follow. Dropout is off
 wherever log-probs are compared. Nothing here trains.
@@ -6,19 +6,15 @@ wherever log-probs are compared. Nothing here trains.
 
 import contextlib
 import difflib
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GPT2LMHeadModel,
     GPT2Tokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,9 +23,6 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.functional import token_entropy, token_log_probs
-from rlhf_lab.models import lean_gpt2
-from rlhf_lab.models.lean_gpt2 import Cells
 
 PAD_TOKEN = "<|pad|>"
 MOST_NEW_TOKENS = 128  # special tokens of a chat format, say; more than that is another vocabulary
@@ -241,83 +234,6 @@ def known_id(tokenizer: PreTrainedTokenizerBase, token: int) -> int:
     if not 0 <= token < len(tokenizer):
         raise UserError(f"token {token} is no id of this tokenizer, which knows 0 to {len(tokenizer) - 1}")
     return token
-
-
-def completion_log_probs(
-    model: nn.Module,
-    ids: Tensor,
-    prompt_lengths: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    temperature: float,
-    *,
-    entropies: Literal["none", "numbers", "with gradient"] = "none",
-    head: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs in nats of completion `tokens` (B, T), 0 where `mask` is False; entropies, and what `head` makes of the
-    states that decide them (zeros where not asked for), all (B, T).
-
-    `ids` (B, L) holds prompt, completion, padding from the left edge on, so that causal attention alone keeps padding
-    away from every real token; `prompt_lengths` (B,). The language head runs on completion tokens only, and no model
-    reads a row's last token, which decides nothing.
-    """
-    layout: Cells | None = None
-    if isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model):
-        layout = Cells.of(mask)
-        states = lean_gpt2.states_at(model.transformer, ids, deciding_columns(ids, prompt_lengths, mask))
-        logits, tokens = F.linear(states, model.lm_head.weight), layout.pick(tokens)
-    else:
-        logits, states = completion_logits_and_states(model, ids, prompt_lengths, tokens.shape[1], head is not None)
-    log_probs = token_log_probs(logits, tokens, temperature)
-    zeros = torch.zeros_like(log_probs)
-    with nullcontext() if entropies == "with gradient" else torch.no_grad():
-        entropy = zeros if entropies == "none" else token_entropy(logits, temperature)
-    values = zeros if head is None else head(states)
-    found = [log_probs, entropy, values]
-    if layout is not None:
-        found = [layout.spread(x[:, None])[..., 0] for x in found]
-    log_probs, entropy, values = (x.where(mask, 0.0) for x in found)
-    return log_probs, entropy, values
-
-
-def completion_logits_and_states(
-    model: nn.Module, ids: Tensor, prompt_lengths: Tensor, num_tokens: int, with_states: bool
-) -> tuple[Tensor, Tensor]:
-    """(B, `num_tokens`, V) logits at the columns just before each completion token, and, if asked for, the last hidden
-    states that they were made of; by the model's own forward."""
-    columns = _deciding_columns(ids, prompt_lengths, num_tokens)
-    output = model(
-        input_ids=ids[:, : columns[-1] + 1],
-        logits_to_keep=columns,
-        use_cache=False,
-        **({"output_hidden_states": True} if with_states else {}),
-    )
-    starts = prompt_lengths - 1
-    logits = take_completion(output.logits, starts - columns[0], num_tokens)
-    return logits, take_completion(output.hidden_states[-1], starts, num_tokens) if with_states else logits
-
-
-def deciding_columns(ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> Tensor:
-    """(B, L) True just before each completion token; `mask` (B, T) is True on these tokens, from the first on."""
-    first = prompt_lengths[:, None] - 1
-    columns = torch.arange(ids.shape[1], device=ids.device)
-    return (columns >= first) & (columns < first + mask.sum(1)[:, None])
-
-
-def _deciding_columns(ids: Tensor, prompt_lengths: Tensor, num_tokens: int) -> Tensor:
-    first = int(prompt_lengths.min()) - 1
-    last = min(int(prompt_lengths.max()) - 1 + num_tokens, ids.shape[1] - 1)
-    return torch.arange(first, max(last, first + 1), device=ids.device)
-
-
-def take_completion(x: Tensor, starts: Tensor, num_tokens: int) -> Tensor:
-    """Columns `starts[b] .. starts[b] + num_tokens - 1` of each row: (B, L, ...) to (B, num_tokens, ...).
-
-    Columns past the right edge repeat the last one; they belong to padding.
-    """
-    columns = starts[:, None] + torch.arange(num_tokens, device=x.device)
-    columns = columns.clamp(max=x.shape[1] - 1)
-    return x[torch.arange(x.shape[0], device=x.device)[:, None], columns]
 
 
 def not_loadable(what: str, name_or_path: str) -> str:

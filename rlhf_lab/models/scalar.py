@@ -23,15 +23,8 @@ from transformers import (
 from rlhf_lab.errors import UserError
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import AdapterScalar
-from rlhf_lab.models.language import (
-    context_of,
-    deciding_columns,
-    disable_dropout,
-    make_room,
-    not_loadable,
-    take_completion,
-    use_fused_gelu,
-)
+from rlhf_lab.models.completions import deciding_columns, take_completion
+from rlhf_lab.models.language import context_of, disable_dropout, make_room, not_loadable, use_fused_gelu
 from rlhf_lab.models.lean_gpt2 import Cells
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift

@@ -8,19 +8,17 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf_lab.data.batches import length_buckets, pad_right
 from rlhf_lab.generation.sample import Completions
-from rlhf_lab.models.language import completion_log_probs
+from rlhf_lab.models.completions import Entropies, completion_log_probs
 from rlhf_lab.models.scalar import ValueHead, completion_values
 from rlhf_lab.stages.scoring import Scores
 from rlhf_lab.training.run import Run
-
-Entropies: TypeAlias = Literal["none", "numbers", "with gradient"]
 
 
 @dataclass(frozen=True)

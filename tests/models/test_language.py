@@ -23,16 +23,14 @@ from transformers import (
 )
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.models.completions import completion_log_probs, completion_logits_and_states, take_completion
 from rlhf_lab.models.language import (
     check_length,
-    completion_log_probs,
-    completion_logits_and_states,
     disable_dropout,
     load_causal_lm,
     load_tokenizer,
     prepare_causal_lm,
     random_causal_lm,
-    take_completion,
     use_fused_gelu,
 )
 

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 
 from rlhf_lab.data.comparisons import ComparisonCollator
 from rlhf_lab.models import lean_gpt2
-from rlhf_lab.models.language import completion_log_probs, disable_dropout
+from rlhf_lab.models.completions import completion_log_probs
+from rlhf_lab.models.language import disable_dropout
 from rlhf_lab.models.scalar import completion_values, sequence_scores
 from rlhf_lab.stages.reward import score_sides
 
@@ -124,7 +125,7 @@ def test_nothing_is_computed_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) 
         return linear(layer, x)
 
     monkeypatch.setattr(lean_gpt2, "linear", counted)
-    monkeypatch.setattr(F, "linear", lambda x, weight: (rows.append(len(x)), head(x, weight))[1])
+    monkeypatch.setattr(F, "linear", lambda x, *rest: (rows.append(len(x)), head(x, *rest))[1])
     with torch.no_grad():
         log_probs_and_entropies(tiny(GPT2LMHeadModel))
     read, decided = int((PROMPT_LENGTHS + COMPLETION_LENGTHS - 1).sum()), int(COMPLETION_LENGTHS.sum())
