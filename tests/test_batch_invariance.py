@@ -42,10 +42,10 @@ def after_one_update(folder: Path, **settings: Any) -> tuple[Any, dict[str, torc
     gradients: list[dict[str, torch.Tensor]] = []
     step = trainer.optimization.step
 
-    def watch(**kwargs: Any) -> float:
+    def watch(loss: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         named = trainer.optimization.actor_critic.named_parameters()
         gradients.append({name: parameter.grad.clone() for name, parameter in named})
-        return step(**kwargs)
+        return step(loss, **kwargs)
 
     trainer.optimization.step = watch  # type: ignore[method-assign]
     trainer.train()

@@ -107,13 +107,14 @@ def answer(
     rows = completions.rows()
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     scores = sequence_scores(reward_model, [p + c for p, c in zip(prompt_ids, rows, strict=True)])
-    ours, theirs = (
-        sequence_log_probs(model, prompt_ids, rows, temperature=settings.temperature, batch_size=settings.batch_size)
-        for model in (policy, reference)
+    assert completions.log_probs is not None
+    theirs = sequence_log_probs(
+        reference, prompt_ids, rows, temperature=settings.temperature, batch_size=settings.batch_size
     )
+    kl = torch.zeros_like(theirs) if policy is reference else completions.log_probs.sum(1) - theirs
     metrics: dict[str, list[float | None]] = {
         "score": scores.tolist(),
-        "kl": (ours - theirs).tolist(),
+        "kl": kl.tolist(),
         "length": [float(len(row)) for row in rows],
         "repetition": [repetition(row) for row in rows],
         "eos_fraction": completions.stopped.float().tolist(),

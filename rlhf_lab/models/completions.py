@@ -42,13 +42,13 @@ def completion_log_probs(
     away from every real token; `prompt_lengths` (B,). The language head runs on completion tokens only, and no model
     reads a row's last token, which decides nothing.
     """
-    layout, language_head = Cells.of(mask), head_of(model, tokens.numel())
+    language_head = head_of(model, tokens.numel())
     if language_head is None:
         logits, states = completion_logits_and_states(model, ids, prompt_lengths, tokens.shape[1], head is not None)
         said = _statistics(logits, tokens, temperature, entropies)
         found = [*said, torch.zeros_like(said[0]) if head is None else head(states)]
     else:
-        states = _deciding_states(model, ids, prompt_lengths, mask, layout)
+        states, layout = _deciding_states(model, ids, prompt_lengths, mask)
         said = token_statistics(states, layout.pick(tokens), language_head, temperature, entropies)
         flat = [*said, torch.zeros_like(said[0]) if head is None else head(states)]
         found = [layout.spread(x[:, None])[..., 0] for x in flat]
@@ -81,12 +81,14 @@ def _statistics(logits: Tensor, tokens: Tensor, temperature: float, entropies: E
 
 
 def head_of(model: nn.Module, num_tokens: int) -> nn.Linear | None:
-    """The language head, where states are to be taken from the trunk alone: in lean passes, and where the logits of
-    `num_tokens` are more than `MOST_LOGITS` numbers. None: the model's own forward makes the logits."""
+    """The language head, where states are to be taken from the trunk alone: in lean passes, on a GPU, and where the
+    logits of `num_tokens` are more than `MOST_LOGITS` numbers. None: the model's own forward makes the logits."""
     if isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model):
         return model.lm_head
     language_head: Any = _plain(model).get_output_embeddings()
-    if not isinstance(language_head, nn.Linear) or num_tokens * len(language_head.weight) <= MOST_LOGITS:
+    if not isinstance(language_head, nn.Linear):
+        return None
+    if num_tokens * len(language_head.weight) <= MOST_LOGITS and not language_head.weight.is_cuda:
         return None
     return language_head if _splits_at_head(model, language_head) else None
 
@@ -116,13 +118,17 @@ def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _deciding_states(model: Any, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, layout: Cells) -> Tensor:
-    """(N, D) last hidden states before the completion tokens, row by row."""
+def _deciding_states(model: Any, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> tuple[Tensor, Cells]:
+    """(N, D) last hidden states before completion tokens, row by row, and where in (B, T) they belong.
+
+    Not lean, they are those of padding too: to leave it out the host would have to wait for the GPU to count it.
+    """
     if isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model):
-        return lean_gpt2.states_at(model.transformer, ids, deciding_columns(ids, prompt_lengths, mask))
-    columns = _deciding_columns(ids, prompt_lengths, mask.shape[1])
-    states = _plain(model).base_model(input_ids=ids[:, : columns[-1] + 1], use_cache=False).last_hidden_state
-    return layout.pick(take_completion(states, prompt_lengths - 1, mask.shape[1]))
+        states = lean_gpt2.states_at(model.transformer, ids, deciding_columns(ids, prompt_lengths, mask))
+        return states, Cells.of(mask)
+    states = _plain(model).base_model(input_ids=ids[:, : max(ids.shape[1] - 1, 1)], use_cache=False).last_hidden_state
+    everywhere = Cells(None, (mask.shape[0], mask.shape[1]))
+    return everywhere.pick(take_completion(states, prompt_lengths - 1, mask.shape[1])), everywhere
 
 
 def completion_logits_and_states(

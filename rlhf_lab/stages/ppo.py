@@ -9,7 +9,6 @@ exactly what an unbroken one does. What surrounds the algorithm is elsewhere: lo
     accelerate launch scripts/ppo.py configs/assistant.yaml
 """
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ from rlhf_lab.functional import (
     kl_k2,
     masked_sum,
 )
-from rlhf_lab.generation import lean
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
@@ -47,11 +45,12 @@ from rlhf_lab.stages.ppo_setup import (
     load_models,
     refuse_old_arguments,
 )
-from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_clipped, targets_of
+from rlhf_lab.stages.ppo_steps import checked_totals
+from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_above, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
 from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
-from rlhf_lab.training.run import Run, not_finite, rows_of_rank
+from rlhf_lab.training.run import Run, rows_of_rank
 
 EVALUATION_STREAM = -1  # evaluation always draws the same numbers, apart from every update's
 GENERATION_STREAM = -2  # generate() counts down from here, so that no two calls draw the same numbers
@@ -191,12 +190,13 @@ class PPOTrainer:
 
     def update(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
         """All passes over one rollout: epochs, minibatches, micro-batches. Returns metrics over every pass."""
-        totals: dict[str, float] = {}
+        self.optimization.begin_update()
+        steps: list[tuple[Tensor, dict[str, Tensor]]] = []
         for rows in self.minibatches(len(rollout)):
-            sums = self.step_on(rollout, targets, rows)
-            totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
-            if sums["early_stopped"]:
+            steps.append((rows, self.step_on(rollout, targets, rows)))
+            if self.args.early_stop_kl is not None and steps[-1][1]["early_stopped"]:
                 break
+        totals = checked_totals(steps, rollout, self.run.folder, self.update_number)
         used = self.optimization.scheduler.get_last_lr()[0]
         self.optimization.scheduler.step()
         return ppo_metrics.of_steps(totals) | {"lr": used}
@@ -207,12 +207,12 @@ class PPOTrainer:
         for _ in range(self.args.num_ppo_epochs):
             yield from torch.randperm(num_rows, generator=generator).split(self.args.minibatch_size)
 
-    def step_on(self, rollout: Rollout, targets: Targets, rows: Tensor) -> dict[str, float]:
-        """One optimizer step on the global `rows`; returns sums over all processes."""
-        num_tokens = rollout.completion_mask[rows].sum()
+    def step_on(self, rollout: Rollout, targets: Targets, rows: Tensor) -> dict[str, Tensor]:
+        """One optimizer step on the global `rows`; returns sums over all processes, which the host has not seen."""
+        num_tokens = sum(rollout.lengths[row][1] for row in rows.tolist())
         mine = rows[rows_of_rank(len(rows), rank=self.run.rank, num_processes=self.run.num_processes)]
-        lengths = (rollout.prompt_lengths + rollout.completion_mask.sum(1))[mine]
-        micro_batches = mine[lengths.argsort(stable=True).cpu()].split(self.args.micro_batch_size)
+        by_length = sorted(mine.tolist(), key=lambda row: sum(rollout.lengths[row]))
+        micro_batches = torch.tensor(by_length).split(self.args.micro_batch_size)
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(micro_batches):
             part = rollout.rows(micro)
@@ -223,7 +223,7 @@ class PPOTrainer:
                 self.accelerator.backward(loss * self.run.num_processes / num_tokens)
             sums = {name: sums[name] + value if sums else value for name, value in parts.items()}
         totals = self.run.sum_over_ranks(sums)
-        return totals | self._take_step(totals, rollout, rows)
+        return totals | self._take_step(totals)
 
     def loss(self, part: Rollout, aims: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the tokens of `part`, and the sums that metrics are made of, over the same mask."""
@@ -365,8 +365,8 @@ class PPOTrainer:
     ) -> Rollout:
         """Lay out completions and scores, and add what policy, reference and critic say.
 
-        The lean engine's log-probs are those of another pass to rounding; other engines' can differ by more (padding,
-        bf16), and the ratio has to start at 1.
+        The policy too, though sampling knew its log-probs: those differ by rounding, which Adam blows up where a
+        gradient is near 0, so the ratio would not start at 1 nor two processes end where one does.
         """
         with self.accelerator.autocast():
             return assess(
@@ -376,30 +376,20 @@ class PPOTrainer:
                 self.models.critic if with_critic else None,
                 temperature=self.args.temperature,
                 batch_size=max(self.args.micro_batch_size, 32),
-                sampled=completions.log_probs if lean.fits(self.models.policy) else None,
             )
 
     def _gathered(self, rollout: Rollout) -> Rollout:
         return gather_rollout(self.run, rollout, self.tokenizer.pad_token_id)
 
-    def _take_step(self, totals: dict[str, float], rollout: Rollout, rows: Tensor) -> dict[str, float]:
+    def _take_step(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clip and step, unless the numbers say not to."""
-        self._must_be_finite("loss", totals["policy_loss"] + totals["value_loss"], rollout, rows)
         tokens, limits = totals["tokens"], self.args
-        stopped = limits.early_stop_kl is not None and totals["approxkl"] / tokens > limits.early_stop_kl
-        skipped = limits.ratio_threshold is not None and totals["ratio"] / tokens > limits.ratio_threshold
+        stopped = is_above(totals["approxkl"] / tokens, limits.early_stop_kl)
+        skipped = is_above(totals["ratio"] / tokens, limits.ratio_threshold)
         grad_norm = self.optimization.step(
-            skip=skipped or stopped, critic_only=self.update_number <= limits.critic_warmup_updates
+            totals["policy_loss"] + totals["value_loss"],
+            skip=skipped | stopped,
+            critic_only=self.update_number <= limits.critic_warmup_updates,
         )
-        self._must_be_finite("gradient norm", grad_norm, rollout, rows)
-        return {
-            "steps": 1.0,
-            "grad_norm": grad_norm,
-            "early_stopped": float(stopped),
-            "skipped": float(skipped and not stopped),
-        }
-
-    def _must_be_finite(self, what: str, number: float, rollout: Rollout, rows: Tensor) -> None:
-        if not math.isfinite(number):
-            batch = rollout.rows(rows).to(torch.device("cpu"))
-            raise not_finite(self.run.folder, vars(batch), f"{what} {number} in PPO update {self.update_number}")
+        flags = {"grad_norm": grad_norm, "early_stopped": stopped, "skipped": skipped & ~stopped}
+        return {name: flag.detach().double() for name, flag in flags.items()}

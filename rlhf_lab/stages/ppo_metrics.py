@@ -4,6 +4,7 @@
 `val/*` ratios are averages over all tokens of all passes.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,17 +40,23 @@ def of_rollout(
         "val/explained_variance": explained_variance(rollout.values, returns, mask),
         "completion_length": mask.sum(1).float().mean(),
     }
-    return {name: float(value) for name, value in figures.items()} | _of_sources(rollout.source_scores, sources)
+    of_sources = _of_sources(rollout.source_scores, sources)
+    figures |= of_sources
+    numbers = torch.stack([torch.as_tensor(value).double() for value in figures.values()]).tolist()  # one transfer
+    named = zip(figures, numbers, strict=True)
+    return {name: number for name, number in named if not (name in of_sources and math.isnan(number))}
 
 
-def _of_sources(scores: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Mean and biased standard deviation of each source over the completions on which it has an opinion."""
+def _of_sources(scores: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Mean and biased standard deviation of each source over the completions on which it has an opinion; else NaN."""
     metrics = {}
     for name, column in zip(names, scores.T, strict=True):
-        given = column[~column.isnan()]
-        if len(given):
-            metrics[f"rewards/{name}/mean"] = float(given.mean())
-            metrics[f"rewards/{name}/std"] = float(given.std(correction=0))
+        has_opinion = ~column.isnan()
+        mean = column.nanmean()
+        metrics[f"rewards/{name}/mean"] = mean
+        metrics[f"rewards/{name}/std"] = (
+            (column - mean).square().where(has_opinion, 0.0).sum() / has_opinion.sum()
+        ).sqrt()
     return metrics
 
 

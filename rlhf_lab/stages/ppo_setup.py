@@ -7,7 +7,6 @@ switched off, trained ones are cloned as the frozen adapter `reference`. Leaves 
 import contextlib
 import copy
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from rlhf_lab.errors import UserError
@@ -328,6 +327,8 @@ class Optimization:
             plain: torch.optim.Optimizer = TensorFlowAdam(trained, lr=args.learning_rate, eps=args.adam_eps)
         else:
             plain = torch.optim.AdamW(trained, lr=args.learning_rate, eps=args.adam_eps, weight_decay=0.0, fused=True)
+        self.plain = plain
+        self.begin_update()
         self.actor_critic, self.optimizer = accelerator.prepare(module, plain)
         # Not prepared: accelerate would step it once a process, we step it once an update.
         self.scheduler = get_scheduler(
@@ -338,14 +339,29 @@ class Optimization:
         """Gradients of micro-batches add up; processes exchange them with the last one only."""
         return contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.actor_critic)
 
-    def step(self, *, skip: bool, critic_only: bool) -> float:
-        """Clip, step, clear; returns the gradient norm before clipping. `critic_only` leaves the policy
-        untouched; a norm that is not finite leaves everything untouched."""
+    def begin_update(self) -> None:
+        self.is_broken = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
+
+    def step(self, loss: Tensor, *, skip: Tensor, critic_only: bool) -> Tensor:
+        """Clip, step, clear; returns the gradient norm before clipping. `critic_only` leaves the policy untouched.
+
+        No step is taken where `skip` is True, nor from the first loss or norm on that is not finite until the update
+        ends. Whether one is taken is decided where the gradients are: the host does not wait to know.
+        """
         if critic_only:
             for parameter in self.models.policy_parameters():
                 parameter.grad = None  # not zero: Adam would still count a step
-        norm = float(self.accelerator.clip_grad_norm_(self.actor_critic.parameters(), self.args.max_grad_norm))
-        if not skip and math.isfinite(norm):
-            self.optimizer.step()
+        norm = torch.as_tensor(
+            self.accelerator.clip_grad_norm_(self.actor_critic.parameters(), self.args.max_grad_norm)
+        )
+        self.is_broken |= ~(norm.isfinite() & loss.isfinite())
+        self._step_unless(skip | self.is_broken)
         self.optimizer.zero_grad()
         return norm
+
+    def _step_unless(self, skip: Tensor) -> None:
+        if self.plain.defaults.get("fused"):
+            self.plain.found_inf = skip.float()  # type: ignore[attr-defined]  # the way torch's GradScaler says so
+            self.optimizer.step()
+        elif not bool(skip):
+            self.optimizer.step()

@@ -66,3 +66,8 @@ def targets_of(
 def is_clipped(values: Tensor, old_values: Tensor, clip_range: float | None) -> Tensor:
     """1.0 where a value left the range round its old one, elementwise."""
     return torch.zeros_like(values) if clip_range is None else ((values - old_values).abs() > clip_range).float()
+
+
+def is_above(number: Tensor, limit: float | None) -> Tensor:
+    """Whether a limit, where there is one, is exceeded; a tensor, so that nobody waits for it."""
+    return torch.zeros_like(number, dtype=torch.bool) if limit is None else number > limit

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,11 +41,18 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Tokens of each prompt and of each completion, on the host: one transfer for all minibatches."""
+        both = torch.stack([self.prompt_lengths, self.completion_mask.sum(1)], dim=1)
+        return [(prompt, completion) for prompt, completion in both.tolist()]
+
     def rows(self, index: Tensor | Sequence[int]) -> "Rollout":
         """Some rows, trimmed to the longest of them."""
         part = replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
-        num_tokens = int(part.completion_mask.sum(1).max())
-        width = int((part.prompt_lengths + part.completion_mask.sum(1)).max())
+        lengths = [self.lengths[row] for row in (index.tolist() if isinstance(index, Tensor) else index)]
+        num_tokens = max(completion for _, completion in lengths)
+        width = max(prompt + completion for prompt, completion in lengths)
         narrow = {name: getattr(part, name)[:, :num_tokens] for name in OF_TOKENS}
         return replace(part, **{**narrow, "ids": part.ids[:, :width]})
 
@@ -77,13 +85,8 @@ def opinions(
     head = critic if isinstance(critic, ValueHead) else None
     log_probs, entropy, values = log_probs_of(policy, part, temperature, entropies=entropies, head=head)
     if head is None:
-        values = values_of(critic, part)
+        values = completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
     return log_probs, entropy, values
-
-
-def values_of(critic: nn.Module, part: Rollout) -> Tensor:
-    """(B, T) values of the states before each completion token, by a critic of its own."""
-    return completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
 
 
 def log_probs_of(policy: nn.Module, part: Rollout, temperature: float, **more: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,22 +129,13 @@ def assess(
     *,
     temperature: float,
     batch_size: int,
-    sampled: Tensor | None = None,
 ) -> Rollout:
-    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row.
-
-    `sampled` (B, T) are the policy's log-probs where sampling gave them: then it does not read the rollout again.
-    """
+    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row."""
     log_probs, ref_log_probs, values = (torch.zeros_like(rollout.log_probs) for _ in range(3))
-    lengths = (rollout.prompt_lengths + rollout.completion_mask.sum(1)).tolist()
-    for rows in length_buckets(lengths, batch_size):
+    for rows in length_buckets([prompt + completion for prompt, completion in rollout.lengths], batch_size):
         part = rollout.rows(rows)
         num_tokens = part.completion_ids.shape[1]
-        if sampled is not None and not isinstance(critic, ValueHead):
-            log_probs[rows, :num_tokens] = sampled[rows, :num_tokens]
-            if critic is not None:
-                values[rows, :num_tokens] = values_of(critic, part)
-        elif critic is None:
+        if critic is None:
             log_probs[rows, :num_tokens] = log_probs_of(policy, part, temperature)[0]
         else:
             found = opinions(policy, critic, part, temperature, "none")

@@ -100,10 +100,10 @@ class Run:
     def rank(self) -> int:
         return int(self.accelerator.process_index)
 
-    def sum_over_ranks(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Add each number up over all processes, with one message and one transfer to the host."""
+    def sum_over_ranks(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add each number up over all processes, with one message; nothing is brought to the host."""
         stacked = torch.stack([value.detach().double() for value in sums.values()])
-        totals = self.accelerator.reduce(stacked, reduction="sum").tolist()
+        totals = self.accelerator.reduce(stacked, reduction="sum")
         return dict(zip(sums, totals, strict=True))
 
     def gather_rows(self, x: Tensor, width: int | None = None, fill: float = 0) -> Tensor:

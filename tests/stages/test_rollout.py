@@ -1,6 +1,5 @@
 """Rollouts: layout, trimming, and log-probs and values that a plain forward over single rows gives too."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from rlhf_lab.generation.sample import Completions
-from rlhf_lab.stages import rollout
 from rlhf_lab.stages.rollout import lay_out
 from rlhf_lab.stages.scoring import Scores
 from tests.tiny_ppo import EOS, PAD, first_rollout, tiny_policy, tiny_trainer
@@ -105,23 +103,3 @@ def test_rollouts_of_two_updates_differ(tmp_path: Path) -> None:
     batches = trainer.prompt_batches()
     first, second = (trainer.collect_rollout(next(batches)) for _ in range(2))
     assert not torch.equal(first.completion_ids, second.completion_ids)
-
-
-@pytest.mark.parametrize(("engine", "is_read_again"), [("lean", False), ("outside", True)])
-def test_the_policy_reads_a_rollout_again_only_where_sampling_gave_no_log_probs(
-    engine: str, is_read_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = tiny_trainer(tmp_path)
-    if engine == "outside":
-        sampled = trainer.complete
-        monkeypatch.setattr(trainer, "complete", lambda *given: replace(sampled(*given), log_probs=None))
-    read: list[Any] = []
-    counted = rollout.completion_log_probs
-    monkeypatch.setattr(
-        rollout,
-        "completion_log_probs",
-        lambda model, *rest, **more: (read.append(model), counted(model, *rest, **more))[1],
-    )
-    first_rollout(trainer)
-    assert any(model is trainer.models.policy for model in read) == is_read_again
-    assert any(model is not trainer.models.policy for model in read), "the reference reads it in any case"
