@@ -15,7 +15,7 @@ from transformers import GPT2LMHeadModel
 from rlhf_lab.generation.draw import draw_tokens
 from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models import lean_gpt2
-from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, norm, reading
+from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, linear, norm, reading
 
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
 
@@ -26,43 +26,72 @@ def fits(model: Any) -> bool:
 
 
 class LeanGPT2:
-    """The weights of a GPT-2 and the keys and values of B rows of up to C columns."""
+    """The weights of a GPT-2, and the keys and values of B rows of up to C columns.
 
-    def __init__(self, model: Any, num_rows: int, num_columns: int) -> None:
+    `read` takes whole prompts, `read_next` one more token a row.
+    """
+
+    def __init__(self, model: Any, seen: Tensor) -> None:
+        """`seen` (B, C) bool: columns that are not padding, those to come included."""
         trunk, config = model.transformer, model.config
         self.blocks = list(trunk.h)
         self.tokens, self.positions, self.last_norm = trunk.wte.weight, trunk.wpe.weight, trunk.ln_f
         self.head = model.lm_head.weight
-        shape = (config.n_layer, 2, num_rows, config.n_head, num_columns, config.n_embd // config.n_head)
-        self.cache = torch.empty(shape)
+        self.heads, size = config.n_head, config.n_embd // config.n_head
+        num_rows, num_columns = seen.shape
+        self.seen = seen
+        self.cache = torch.empty(2, config.n_layer, num_rows, self.heads, num_columns, size)
+        self.bias = self._bias()
+
+    def _bias(self) -> Tensor:
+        """(B heads, 1, C) what is added to attention scores: minus infinity on padding."""
+        bias = torch.zeros(self.seen.shape).masked_fill(~self.seen, -torch.inf)
+        return bias[:, None].expand(-1, self.heads, -1).reshape(-1, 1, self.seen.shape[1])
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
-        self.cache = self.cache[:, :, rows]
+        self.seen, self.cache = self.seen[rows], self.cache[:, :, rows]
+        self.bias = self._bias()
 
-    def logits(self, ids: Tensor, positions: Tensor, start: int, sees: Tensor) -> Tensor:
-        """(B, V) logits after the last of n new columns.
-
-        `ids` and `positions` (B, n) stand in the columns from `start` on; `sees` (B, 1, n, start + n) bool says which
-        columns each of them reads.
-        """
-        num_rows, n = ids.shape
-        every = Cells(None, (num_rows, n))
-        x = (F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)).view(num_rows * n, -1)
+    def read(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """(B, V) logits after the prompts `ids` (B, P), at `positions` (B, P), in the columns from 0 on."""
+        (num_rows, width), every = ids.shape, Cells(None, (ids.shape[0], ids.shape[1]))
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        # Padding reads itself, as attention to nothing is not defined
+        sees = (self.seen[:, None, :width] & causal) | torch.eye(width, dtype=torch.bool)
+        x = (F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)).view(num_rows * width, -1)
         for number, block in enumerate(self.blocks):
-            x = block_output(block, x, every, self._attend(self.cache[number], start, sees))
-        return F.linear(norm(self.last_norm, x.view(num_rows, n, -1)[:, -1]), self.head)
+            x = block_output(block, x, every, self._writing(number, reading(sees[:, None])))
+        return F.linear(norm(self.last_norm, x.view(num_rows, width, -1)[:, -1]), self.head)
 
-    def _attend(self, cache: Tensor, start: int, sees: Tensor) -> Attend:
-        """Attention that writes the new keys and values down first."""
+    def _writing(self, number: int, attend: Attend) -> Attend:
+        """`attend`, with keys and values of block `number` written down."""
 
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            stop = start + q.shape[2]
-            cache[0, :, :, start:stop] = k
-            cache[1, :, :, start:stop] = v
-            return reading(sees)(q, cache[0, :, :, :stop], cache[1, :, :, :stop])
+        def written(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self.cache[0, number, :, :, : k.shape[2]] = k
+            self.cache[1, number, :, :, : v.shape[2]] = v
+            return attend(q, k, v)
 
-        return attend
+        return written
+
+    def read_next(self, ids: Tensor, positions: Tensor, column: int) -> Tensor:
+        """(B, V) logits after one more token a row: `ids` and `positions` (B,), in column `column`."""
+        x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
+        for number, block in enumerate(self.blocks):
+            x = x + linear(block.attn.c_proj, self._attended(number, block.attn, norm(block.ln_1, x), column))
+            x = x + linear(block.mlp.c_proj, block.mlp.act(linear(block.mlp.c_fc, norm(block.ln_2, x))))
+        return F.linear(norm(self.last_norm, x), self.head)
+
+    def _attended(self, number: int, attention: Any, x: Tensor, column: int) -> Tensor:
+        """(B, D) what the heads of block `number` read for the new tokens x (B, D)."""
+        q, k, v = linear(attention.c_attn, x).view(len(x), 3, self.heads, -1).unbind(1)  # each (B, heads, D / heads)
+        self.cache[0, number, :, :, column], self.cache[1, number, :, :, column] = k, v
+        keys, values = self.cache[:, number].flatten(1, 2)[:, :, : column + 1]
+        query = q.reshape(len(keys), 1, -1)
+        # Not scaled_dot_product_attention: for a single query it takes a third longer
+        bias = self.bias[..., : column + 1]
+        scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+        return torch.bmm(scores.softmax(-1), values).view(len(x), -1)
 
 
 @torch.no_grad()
@@ -80,15 +109,11 @@ def generate_lean(
     (num_rows, width), num_tokens = prompt_ids.shape, uniforms.shape[1]
     tokens = torch.full((num_rows, num_tokens), pad_token_id)
     log_probs = torch.zeros(num_rows, num_tokens)
-    engine = LeanGPT2(model, num_rows, width + num_tokens)
-    seen = torch.cat([prompt_mask.bool(), torch.ones(num_rows, num_tokens, dtype=torch.bool)], dim=1)
-    causal = torch.ones(width, width, dtype=torch.bool).tril()
-    sees = (seen[:, None, :width] & causal) | torch.eye(width, dtype=torch.bool)  # padding reads itself, not nothing
+    engine = LeanGPT2(model, F.pad(prompt_mask.bool(), (0, num_tokens), value=True))
     positions = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
-    logits = engine.logits(prompt_ids, positions, 0, sees[:, None])
+    logits, position = engine.read(prompt_ids, positions), positions[:, -1] + 1
     rows = torch.arange(num_rows)  # rows in the engine, some of them finished already
     going = torch.ones(num_rows, dtype=torch.bool)
-    position = positions[:, -1:] + 1
     for t in range(num_tokens):
         drawn, drawn_log_probs = draw_tokens(logits, uniforms[rows, t], temperature)
         tokens[rows[going], t], log_probs[rows[going], t] = drawn[going], drawn_log_probs[going]
@@ -98,9 +123,7 @@ def generate_lean(
             break
         if share <= WORTH_A_COPY:
             engine.keep(going)
-            rows, drawn, position, seen = rows[going], drawn[going], position[going], seen[going]
+            rows, drawn, position = rows[going], drawn[going], position[going]
             going = torch.ones(len(rows), dtype=torch.bool)
-        column = width + t
-        logits = engine.logits(drawn[:, None], position, column, seen[:, None, None, : column + 1])
-        position = position + 1
+        logits, position = engine.read_next(drawn, position, width + t), position + 1
     return tokens, log_probs

@@ -231,10 +231,10 @@ def test_finished_rows_leave_the_batch() -> None:
 
 def test_finished_rows_leave_the_lean_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gathers rows anew once a quarter of them is finished, so few of the rows that it computes are not needed."""
-    seen: list[int] = []
-    logits = LeanGPT2.logits
+    seen: list[int] = [20]  # read with their prompts
+    read_next = LeanGPT2.read_next
     monkeypatch.setattr(
-        LeanGPT2, "logits", lambda self, ids, *rest: (seen.append(len(ids)), logits(self, ids, *rest))[1]
+        LeanGPT2, "read_next", lambda self, ids, *rest: (seen.append(len(ids)), read_next(self, ids, *rest))[1]
     )
     uniforms = draw_uniforms(20, 16, seed=0, stream=0)
     found = sample(tiny_gpt2(), some_prompts(20), uniforms, stops=Stops((EOS, 6, 8)), engine="lean")
@@ -313,12 +313,10 @@ def test_the_lean_engines_logits_are_those_of_a_full_forward() -> None:
     model, width = tiny_gpt2(layer_norm_epsilon=0.1), 6
     ids = torch.tensor([[PAD, PAD, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7], [PAD, PAD, PAD, PAD, PAD, 9], [8, 8, 2, 2, 3, 3]])
     mask = ids != PAD
-    engine = LeanGPT2(model, 4, width + 10)
-    seen = torch.cat([mask, torch.ones(4, 10, dtype=torch.bool)], dim=1)
-    sees = (seen[:, None, :width] & torch.ones(width, width, dtype=torch.bool).tril()) | torch.eye(width).bool()
+    engine = LeanGPT2(model, torch.cat([mask, torch.ones(4, 10, dtype=torch.bool)], dim=1))
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        logits = engine.logits(ids, positions, 0, sees[:, None])
+        logits, position = engine.read(ids, positions), positions[:, -1] + 1
         texts = [row[row != PAD].tolist() for row in ids]
         for t in range(10):
             for row, text in enumerate(texts):
@@ -326,14 +324,10 @@ def test_the_lean_engines_logits_are_those_of_a_full_forward() -> None:
             if t == 4:
                 keep = torch.tensor([True, False, True, False])
                 engine.keep(keep)
-                texts, seen, positions = texts[::2], seen[keep], positions[keep]
+                texts, position = texts[::2], position[keep]
             new = [2 + (t + row) % 9 for row in range(len(texts))]
             texts = [[*text, token] for text, token in zip(texts, new, strict=True)]
-            column = width + t
-            positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
-            logits = engine.logits(
-                torch.tensor(new)[:, None], positions[:, -1:], column, seen[:, None, None, : column + 1]
-            )
+            logits, position = engine.read_next(torch.tensor(new), position, width + t), position + 1
 
 
 def test_an_engine_that_does_not_fit_is_refused_and_auto_falls_back() -> None:
