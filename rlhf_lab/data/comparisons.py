@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.data.batches import pad_right
+from rlhf_lab.data.packing import Piece, Tokens, packed
 
 
 class PromptSampler(torch.utils.data.Sampler[int]):
@@ -63,12 +64,16 @@ class PromptSampler(torch.utils.data.Sampler[int]):
         return [row for group in groups for row in group]
 
 
+Text = tuple[Tokens, Tokens]
+
+
 @dataclass(frozen=True)
 class ComparisonCollator:
     """Rows with `chosen_ids`, `rejected_ids`, `prompt_length` and maybe `margin` to one batch that reads nothing twice.
 
-    Where `shares_prompts`, all answers to one prompt stand in one row behind it, each seeing the prompt and itself
-    only, as if it stood there alone. The batch holds, for B rows of L columns with U different texts in N pairs:
+    Where `shares_prompts`, answers stand side by side behind one copy of their prompt, each seeing the prompt and
+    itself only, as if it stood there alone; `packing.py` says which share a row. The batch holds, for B rows of L
+    columns with U different texts in N pairs:
 
     - `input_ids`, `attention_mask`, `position_ids` (B, L);
     - `sees` (B, 1, L, L) bool, which column may read which; only where prompts are shared;
@@ -89,48 +94,53 @@ class ComparisonCollator:
             batch["margin"] = torch.tensor([row["margin"] for row in rows], dtype=torch.float)
         return batch
 
-    def _text(self, row: dict[str, Any], side: str) -> "Text":
+    def _text(self, row: dict[str, Any], side: str) -> Text:
         """(prompt, answer); a prompt that is not shared counts as part of the answer."""
         border = row["prompt_length"] if self.shares_prompts else 0
         return tuple(row[side][:border]), tuple(row[side][border:])
 
-    def _laid_out(self, texts: list["Text"]) -> dict[str, Tensor]:
-        row_of: dict[Any, int] = {}
+    def _laid_out(self, texts: list[Text]) -> dict[str, Tensor]:
+        rows = packed(texts) if self.shares_prompts else [[Piece((), [number])] for number in range(len(texts))]
         ids: list[list[int]] = []
         positions: list[list[int]] = []
-        owners: list[list[int]] = []  # 0: the prompt; n: the n-th answer of its row
-        ends: list[tuple[int, int]] = []
-        for text in texts:
-            prompt, answer = text
-            key = prompt if self.shares_prompts else text
-            row = row_of.setdefault(key, len(row_of))
-            if row == len(ids):
-                ids.append(list(prompt))
-                positions.append(list(range(len(prompt))))
-                owners.append([0] * len(prompt))
-            ids[row] += answer
-            positions[row] += range(len(prompt), len(prompt) + len(answer))
-            owners[row] += [max(owners[row], default=0) + 1] * len(answer)
-            ends.append((row, len(ids[row]) - 1))
+        owners: list[list[int]] = []  # the number of a prompt in its row, negative; or of its answer in the batch
+        prompts: list[list[int]] = []  # the prompt that a column may read
+        ends: dict[int, tuple[int, int]] = {}
+        for place, row in enumerate(rows):
+            for parts in (ids, positions, owners, prompts):
+                parts.append([])
+            for number, piece in enumerate(row):
+                before = len(piece.prompt)
+                own = -1 - number
+                ids[-1] += piece.prompt
+                positions[-1] += range(before)
+                owners[-1] += [own] * before
+                for text in piece.answers:
+                    answer = texts[text][1]
+                    ids[-1] += answer
+                    positions[-1] += range(before, before + len(answer))
+                    owners[-1] += [text] * len(answer)
+                    ends[text] = (place, len(ids[-1]) - 1)
+                prompts[-1] += [own] * (len(ids[-1]) - len(prompts[-1]))
         owner = pad_right(owners, PADDING)
         batch = {
             "input_ids": pad_right(ids, self.pad_token_id),
             "attention_mask": (owner != PADDING).long(),
             "position_ids": pad_right(positions, 0),
-            "text_ends": torch.tensor(ends),
+            "text_ends": torch.tensor([ends[text] for text in range(len(texts))]),
         }
         if self.shares_prompts:
-            batch["sees"] = visibility(owner)
+            batch["sees"] = visibility(owner, pad_right(prompts, PADDING))
         return batch
 
 
-Text = tuple[tuple[int, ...], tuple[int, ...]]
-PADDING = -1
+PADDING = -1_000_000  # the owner of padding
 
 
-def visibility(owner: Tensor) -> Tensor:
-    """(B, 1, L, L) bool: a column reads earlier columns of its own answer and of the prompt (owner 0), and itself."""
+def visibility(owner: Tensor, prompt: Tensor) -> Tensor:
+    """(B, 1, L, L) bool: a column reads earlier columns of its owner and of the prompt (B, L) behind which it stands,
+    and itself."""
     width = owner.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool).tril()
-    related = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
+    related = (owner[:, :, None] == owner[:, None, :]) | (prompt[:, :, None] == owner[:, None, :])
     return ((earlier & related) | torch.eye(width, dtype=torch.bool))[:, None]

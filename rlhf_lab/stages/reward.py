@@ -117,7 +117,14 @@ class ComparisonTrainer(CarefulTrainer, RewardTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if train_dataset is None else train_dataset
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        keys, lengths = zip(*((row["prompt_key"], row["length"]) for row in rows), strict=True)
+        # What a pair takes in a row: its prompt once, where that is shared
+        keys, lengths = zip(
+            *(
+                (row["prompt_key"], len(row["chosen_ids"]) + len(row["rejected_ids"]) - row["prompt_length"])
+                for row in rows
+            ),
+            strict=True,
+        )
         return PromptSampler(keys, lengths, batch_size=batch_size, seed=self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
