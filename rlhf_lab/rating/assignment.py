@@ -67,8 +67,7 @@ def _held(db: sqlite3.Connection, plan: Plan, moment: Moment) -> str | None:
     """What is open for this rater: after a refresh the same pair, after an undo the one that was taken back."""
     rows = db.execute(
         "SELECT p.id, p.pair, purpose, lease_ends, num_votes, num_events FROM presentation p"
-        f" JOIN pair ON pair.id = p.pair WHERE rater = ? AND state = 'open' AND {OFFERED}"
-        " ORDER BY changed DESC, p.rowid DESC",
+        " JOIN pair ON pair.id = p.pair WHERE rater = ? AND state = 'open' ORDER BY changed DESC, p.rowid DESC",
         (moment.rater,),
     ).fetchall()
     for row in rows:

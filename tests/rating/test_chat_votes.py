@@ -84,6 +84,7 @@ def test_a_pair_from_a_chat_that_is_sampled_for_raters_later_is_given_out(tmp_pa
     file(store, store.rater("ann"))
     bob = store.rater("bob")
     assert store.next(bob) is None
+    assert store.add_pairs([MET]) == 0
     assert store.add_pairs([replace(MET, source="sft of run", writers=None)]) == 1
     shown = store.next(bob)
     assert shown is not None
