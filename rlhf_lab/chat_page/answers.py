@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlhf_lab.chat_models import STAGES, Asked, RunModels
 from rlhf_lab.chat_page.measures import AnswerMeasures, Judges, measure
 from rlhf_lab.generation.sample import draw_uniforms
-from rlhf_lab.rating.entrance import RefusedError
+from rlhf_lab.rating.guard import RefusedError
 
 MOST_WAITING = 8  # below the 40 threads that FastAPI has for routes, so that votes and files still get through
 

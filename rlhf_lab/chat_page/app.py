@@ -24,8 +24,8 @@ from rlhf_lab.chat_page.answers import Models
 from rlhf_lab.chat_page.filing import file_vote, take_back
 from rlhf_lab.chat_page.questions import Answer, Question, Talk, as_seen
 from rlhf_lab.rating import entrance as shared
-from rlhf_lab.rating.entrance import Entrance, RefusedError
-from rlhf_lab.rating.guard import Guard
+from rlhf_lab.rating.entrance import Entrance
+from rlhf_lab.rating.guard import Guard, RefusedError
 from rlhf_lab.rating.outcomes import Strength
 from rlhf_lab.rating.pairs import CHAT
 from rlhf_lab.rating.sessions import Sessions

@@ -2,7 +2,7 @@
 
 from rlhf_lab.chat_page.questions import Filed, Question, Talk
 from rlhf_lab.rating.chat_votes import ComparedBeforeError, file_comparison
-from rlhf_lab.rating.entrance import RefusedError
+from rlhf_lab.rating.guard import RefusedError
 from rlhf_lab.rating.outcomes import DECISIVE, Outcome, Strength
 from rlhf_lab.rating.store import Store
 

@@ -17,7 +17,7 @@ from typing import Any
 from rlhf_lab.chat_models import STAGES, Asked
 from rlhf_lab.chat_page.measures import AnswerMeasures, as_json
 from rlhf_lab.data.prompts import Completion, prompt_key
-from rlhf_lab.rating.entrance import RefusedError
+from rlhf_lab.rating.guard import RefusedError
 from rlhf_lab.rating.outcomes import Outcome, Strength
 from rlhf_lab.rating.pairs import Pair, UnusableRowError, make_pair
 

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.rating.agreement_page import page_values
-from rlhf_lab.rating.entrance import HERE, Entrance, RefusedError
+from rlhf_lab.rating.entrance import HERE, Entrance
 from rlhf_lab.rating.findings import findings
-from rlhf_lab.rating.guard import Guard
+from rlhf_lab.rating.guard import Guard, RefusedError
 from rlhf_lab.rating.guidelines import Block
 from rlhf_lab.rating.outcomes import DECISIVE, Outcome, Strength
 from rlhf_lab.rating.sessions import Sessions

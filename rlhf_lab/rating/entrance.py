@@ -15,20 +15,13 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.rating.guard import RefusedError
 from rlhf_lab.rating.schema import LockedError
 from rlhf_lab.rating.sessions import Sessions, Visitor
 from rlhf_lab.rating.store import UnknownPresentationError
 
 HERE = Path(__file__).parent
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-
-class RefusedError(Exception):
-    """The visitor may not do this; answered with `status` and `reason`."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        self.status = status
-        self.reason = reason
 
 
 class Entrance:

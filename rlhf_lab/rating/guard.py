@@ -24,6 +24,14 @@ HEADERS = {
 }
 
 
+class RefusedError(Exception):
+    """The visitor may not do this; answered with `status` and `reason`."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+
+
 class Guard:
     """ASGI middleware. `allowed_hosts` are the values of the Host header that are served, with their port; `command` is
     what prints the links to the page, `max_body` the longest request in bytes."""

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from rlhf_lab.chat_page import answers
-from rlhf_lab.chat_page.app import LONGEST, MAX_BODY
 from rlhf_lab.rating.findings import findings
 from rlhf_lab.rating.preference_rows import preference_rows
 from tests.chat_page.small_run import ask, ballot, chat_served, loaded, post, small_run, with_turns
@@ -24,6 +23,7 @@ from tests.rating.desk import Served, request, sign_in
 
 pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
 pytest.importorskip("uvicorn", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
+from rlhf_lab.chat_page.app import LONGEST, MAX_BODY
 
 
 @pytest.fixture(scope="module")
