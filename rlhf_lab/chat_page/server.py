@@ -40,3 +40,5 @@ def serve_chat(run: str, *, rater: str, temperature: float, port: int) -> None:
     print(f"  {rater}: http://{hosts[0]}/enter?token={sessions.invite(number, is_owner=True)}")
     print("The link works once, in the browser that opens it first. Ctrl-C ends.", flush=True)
     run_on(listener, app)
+    if votes := store.votes():
+        print(f"{len(votes)} votes in {store.path}; to train on them, type: rlhf-lab rate {folder} --new-run NAME")

@@ -88,12 +88,14 @@ def latest(browser: Any) -> Any:
 
 def click(browser: Any, selector: str) -> None:
     """Click in the newest question, and wait until the page has followed."""
-    latest(browser).find_element(By.CSS_SELECTOR, selector).click()
+    button = latest(browser).find_element(By.CSS_SELECTOR, selector)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)  # out from behind the form
+    button.click()
     settle(browser)
 
 
 def show_names(browser: Any) -> Any:
-    latest(browser).find_element(By.CSS_SELECTOR, "[data-names]").click()
+    click(browser, "[data-names]")
     until(browser, lambda b: latest(b).get_attribute("data-named") == "true")
     settle(browser)
     return latest(browser)

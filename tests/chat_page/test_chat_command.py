@@ -50,6 +50,7 @@ def test_the_command_prints_one_link_that_lets_in_and_ends_with_ctrl_c(tmp_path:
         server.send_signal(signal.SIGINT)
         rest, errors = server.communicate(timeout=30)
     assert server.returncode == 0, errors
+    assert f"1 votes in {votes_path(folder)}; to train on them, type: rlhf-lab rate {folder} --new-run NAME" in rest
     assert found[2].partition("token=")[2] not in rest + errors, "printed once"
     assert any(line.startswith("without the base: ") for line in said)
     assert f"votes go to {votes_path(folder)}\n" in said

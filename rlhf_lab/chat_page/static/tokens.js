@@ -105,7 +105,7 @@ export function tokenTable(answer, name) {
     make(
       "tr",
       {},
-      make("th", { scope: "row", class: "token-cell" }, token.is_special ? "(end)" : token.text),
+      make("th", { scope: "row", class: "token-cell" }, shownText(token)),
       ...[signed(token.log_ratio), signed(token.value), chance(token.ppo), chance(token.sft)].map((text) =>
         make("td", { class: "n" }, text),
       ),
