@@ -56,8 +56,8 @@ def take_back(store: Store, rater: int, question: Question, *, left: str, right:
     filed = question.filed.get((left, right))
     if filed is None:
         raise RefusedError(404, "There is no vote on these two answers to take back.")
-    if filed.outcome is None or turn != filed.num_events:
-        return False
+    if turn != filed.num_events:
+        return False  # an older press that arrives late must not take back a newer vote
     undone = store.undo(rater, filed.presentation, turn=filed.num_events - 1, then="lapsed")
     question.filed[left, right] = Filed(filed.presentation, filed.num_events + undone, None)
     return undone

@@ -256,6 +256,18 @@ def test_a_vote_goes_to_the_runs_votes_with_both_writers(page: Served) -> None:
     assert findings(page.store, num_resamples=10).num_votes == {"human": 1}
 
 
+def test_the_column_on_the_left_is_the_left_side_of_the_vote(page: Served) -> None:
+    """Whichever of the two texts the store keeps first: twelve times, so that chance does not hide a mistake."""
+    cookie = sign_in(page, "ann")
+    lefts = []
+    for seed in range(12):
+        question = ask(page, cookie, seed=seed)
+        lefts.append(question["answers"][0]["text"])
+        post(page, cookie, "vote", **ballot(question))
+    pairs, votes = page.store.pairs(), page.store.votes()
+    assert [getattr(pairs[vote.pair], str(vote.preferred)).strip() for vote in votes] == lefts
+
+
 @pytest.mark.parametrize(("outcome", "strength"), [("right", "slightly"), ("tie", None), ("both_bad", "clearly")])
 def test_every_outcome_is_kept_as_it_is(page: Served, outcome: str, strength: str | None) -> None:
     cookie = sign_in(page, "ann")
@@ -288,6 +300,7 @@ def test_a_vote_can_be_taken_back_once_and_given_anew(page: Served) -> None:
     assert late["counted"] is False, "the first vote, sent again after it was taken back"
     anew = post(page, cookie, "vote", **ballot(undone["question"], outcome="right")).json()
     assert anew["counted"] is True
+    assert post(page, cookie, "undo", **back).json()["undone"] is False, "the first undo, late"
     assert [vote.outcome for vote in page.store.votes()] == ["right"]
     assert post(page, cookie, "undo", **(back | {"left": back["right"], "right": back["left"]})).status == 404
 
