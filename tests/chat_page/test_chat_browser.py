@@ -151,6 +151,7 @@ def test_numbers_of_a_token_are_told_to_mouse_and_keyboard(browser: Any, page: S
     ask(browser, blind=False)
     found = tokens(browser)
     assert "arrow keys" in readout(browser)
+    assert [token.get_attribute("tabindex") for token in found] == ["0", *["-1"] * (len(found) - 1)]
     ActionChains(browser).move_to_element(found[2]).perform()
     assert found[2].accessible_name.endswith(readout(browser).partition(" PPO against")[2])
     assert "nats" in readout(browser)
