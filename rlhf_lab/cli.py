@@ -33,6 +33,9 @@ Settings = Annotated[
 ]
 
 
+CHAT_PORT = 8643  # next to the rating page's, so that both can be open
+
+
 class Rows(Enum):
     majority = "majority"
     each = "each"
@@ -93,12 +96,22 @@ def report(settings: Settings = None) -> None:
 @app.command()
 def chat(
     run_folder: Annotated[str, typer.Argument(help="A run folder, or the name of one in runs/.")] = "assistant",
-    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0.01, max=10, help="Sampling temperature.")] = 0.7,
+    web: Annotated[bool, typer.Option("--web", help="On a page in the browser, with the base model too.")] = False,
+    rater: Annotated[str | None, typer.Option(help="With --web: whose votes the comparisons are.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="With --web: 0 is any free port.")] = None,
 ) -> None:
-    """Talk to the SFT and the PPO model of a run, side by side."""
-    from rlhf_lab.chat import chat as talk
+    """Talk to the SFT and the PPO model of a run, side by side; with --web, see what each token cost and file votes."""
+    from rlhf_lab import chat as talk
 
-    talk(run_folder, temperature=temperature)
+    if web:
+        return talk.chat_in_browser(
+            run_folder, rater=rater or "rater", temperature=temperature, port=CHAT_PORT if port is None else port
+        )
+    given = [name for name, value in (("--rater", rater), ("--port", port)) if value is not None]
+    if given:
+        raise UserError(f"{' and '.join(given)} is for the chat in the browser; add --web")
+    return talk.chat(run_folder, temperature=temperature)
 
 
 @app.command()

@@ -64,7 +64,7 @@ def add_pairs(experiment: Experiment, store: Store, pairs: str | None, num_pairs
         print(f"{pairs}: {found}; {new} are new", flush=True)
         return
     known = store.pairs()
-    missing = num_pairs - sum(pair.gold is None for pair in known.values())
+    missing = num_pairs - sum(pair.gold is None and pair.is_offered for pair in known.values())
     if missing <= 0:
         return
     if not (experiment.run_folder / "sft" / "config.json").is_file():

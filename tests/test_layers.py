@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rate_votes": BELOW_2 | set(LAYER_2),
     "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes"},
     "results": set(BELOW_2),  # the table at the end of a run
-    "chat": set(BELOW_2),
+    "chat_models": set(BELOW_2),  # a run's models, asked side by side: in the terminal and in the browser
+    "chat_page": BELOW_2 | {"chat_models", "rating"},
+    "chat": BELOW_2 | {"chat_models", "chat_page"},
     "doctor": set(BELOW_2),
     "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},

@@ -206,6 +206,18 @@ def give_adapter(model: PreTrainedModel, folder: Path) -> None:
     disable_dropout(model)
 
 
+def load_adapted_scalar(model: Any, folder: Path) -> PreTrainedModel:
+    """Put the adapter and the head that `AdapterScalar.save_pretrained` wrote to `folder` on a plain scalar model, for
+    reading."""
+    give_adapter(model, folder)
+    head = load_file(folder / HEAD)
+    with torch.no_grad():
+        model.score.weight.copy_(head["weight"])
+    model.config.score_shift = float(head["shift"])
+    adapted: PreTrainedModel = model.requires_grad_(False)
+    return adapted
+
+
 def has_adapter(model: nn.Module) -> bool:
     """Whether `give_adapter` was here."""
     return any(isinstance(module, BaseTunerLayer) for module in model.modules())

@@ -9,6 +9,9 @@ import secrets
 import sqlite3
 from dataclasses import dataclass
 
+from rlhf_lab.rating.pairs import CHAT
+
+OFFERED = f"pair.source NOT LIKE '{CHAT}%'"  # in SQL what `Pair.is_offered` is
 REPEAT_AFTER = 5  # presentations before a pair may come again with its sides swapped
 
 
@@ -50,11 +53,11 @@ def assign(db: sqlite3.Connection, plan: Plan, moment: Moment) -> str | None:
 def num_waiting(db: sqlite3.Connection, plan: Plan, rater: int) -> int:
     """Pairs that this rater has not been shown and that still want votes. Others' leases are not looked at."""
     (wanting,) = db.execute(
-        "SELECT count(*) FROM pair WHERE gold IS NULL AND num_votes < ?", (plan.raters_per_pair,)
+        f"SELECT count(*) FROM pair WHERE gold IS NULL AND {OFFERED} AND num_votes < ?", (plan.raters_per_pair,)
     ).fetchone()
     (mine,) = db.execute(
         "SELECT count(*) FROM presentation JOIN pair ON pair.id = pair WHERE rater = ? AND purpose = 'main'"
-        " AND gold IS NULL AND num_votes < ?",
+        f" AND gold IS NULL AND {OFFERED} AND num_votes < ?",
         (rater, plan.raters_per_pair),
     ).fetchone()
     return int(wanting - mine)
@@ -91,7 +94,7 @@ def _leases_of_others(db: sqlite3.Connection, pair: str, moment: Moment) -> int:
 def _waiting(db: sqlite3.Connection, plan: Plan, moment: Moment) -> sqlite3.Row | None:
     """Pairs that others have begun come first, so that overlap is complete wherever rating stops."""
     row: sqlite3.Row | None = db.execute(
-        "SELECT id FROM pair INDEXED BY pair_waiting WHERE gold IS NULL AND num_votes < :k"
+        f"SELECT id FROM pair INDEXED BY pair_waiting WHERE gold IS NULL AND {OFFERED} AND num_votes < :k"
         " AND NOT EXISTS (SELECT 1 FROM presentation p WHERE p.pair = pair.id AND p.rater = :rater)"
         " AND num_votes + (SELECT count(*) FROM presentation p WHERE p.pair = pair.id AND p.state = 'open'"
         "   AND p.lease_ends > :now AND p.purpose = 'main') < :k"
@@ -113,9 +116,10 @@ def _unseen_gold(db: sqlite3.Connection, moment: Moment) -> sqlite3.Row | None:
 def _repeatable(db: sqlite3.Connection, moment: Moment) -> sqlite3.Row | None:
     """The rater's oldest counted vote that is long enough ago and has not been asked again."""
     row: sqlite3.Row | None = db.execute(
-        "SELECT p.pair, p.swapped FROM presentation p"
+        "SELECT p.pair, p.swapped FROM presentation p JOIN pair ON pair.id = p.pair"
         " JOIN event e ON e.presentation = p.id AND e.turn = p.num_events - 1"
         " WHERE p.rater = :rater AND p.purpose = 'main' AND p.state = 'voted' AND e.outcome NOT IN ('skip', 'flag')"
+        f" AND {OFFERED}"
         " AND NOT EXISTS (SELECT 1 FROM presentation q WHERE q.pair = p.pair AND q.rater = :rater"
         "   AND q.purpose = 'repeat')"
         " AND p.rowid < (SELECT rowid FROM presentation WHERE rater = :rater ORDER BY rowid DESC LIMIT 1 OFFSET :newer)"

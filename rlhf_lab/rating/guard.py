@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
-MAX_BODY = 16_384  # a vote takes 200 bytes
+MAX_BODY = 16_384  # bytes; a vote takes 200
 HEADERS = {
     "content-security-policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -24,12 +24,23 @@ HEADERS = {
 }
 
 
-class Guard:
-    """ASGI middleware. `allowed_hosts` are the values of the Host header that are served, with their port."""
+class RefusedError(Exception):
+    """The visitor may not do this; answered with `status` and `reason`."""
 
-    def __init__(self, app: Any, *, allowed_hosts: Collection[str]) -> None:
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+
+
+class Guard:
+    """ASGI middleware. `allowed_hosts` are the values of the Host header that are served, with their port; `command` is
+    what prints the links to the page, `max_body` the longest request in bytes."""
+
+    def __init__(self, app: Any, *, allowed_hosts: Collection[str], command: str, max_body: int = MAX_BODY) -> None:
         self.app = app
         self.allowed_hosts = {host.lower() for host in allowed_hosts}
+        self.command = command
+        self.max_body = max_body
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -55,15 +66,15 @@ class Guard:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts = [value.lower() for name, value in headers if name == "host"]
         if len(hosts) != 1 or hosts[0] not in self.allowed_hosts:
-            return 403, "This server does not go by that name. Open the link that rlhf-lab rate printed."
+            return 403, f"This server does not go by that name. Open the link that {self.command} printed."
         if scope["method"] in ("GET", "HEAD"):
             return None
         origins = [value for name, value in headers if name == "origin"]
         if len(origins) != 1 or not self._is_ours(origins[0]):
-            return 403, "This request does not come from the rating page."
+            return 403, f"This request does not come from the page of {self.command}."
         lengths = [value for name, value in headers if name == "content-length"]
-        if len(lengths) != 1 or not lengths[0].isdigit() or int(lengths[0]) > MAX_BODY:
-            return 413, f"A request has at most {MAX_BODY} bytes and says how many."
+        if len(lengths) != 1 or not lengths[0].isdigit() or int(lengths[0]) > self.max_body:
+            return 413, f"A request has at most {self.max_body} bytes and says how many."
         return None
 
     def _is_ours(self, origin: str) -> bool:

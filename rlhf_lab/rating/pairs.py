@@ -20,6 +20,8 @@ from rlhf_lab.data.prompts import Completion, Prompt, canonical_json, is_message
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.outcomes import Preferred
 
+CHAT = "chat of "  # how the source of a pair begins that somebody met while talking to the models
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -35,6 +37,11 @@ class Pair:
     @property
     def id(self) -> str:
         return _digest(prompt_key(self.prompt), prompt_key(self.first), prompt_key(self.second))[:32]
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether the rating page gives it out. What somebody asked in a chat is shown to nobody else."""
+        return not self.source.startswith(CHAT)
 
 
 @dataclass

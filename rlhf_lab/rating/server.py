@@ -22,7 +22,7 @@ def serve(store: Store, raters: Sequence[str], address: Address, guidelines: lis
     """Serve until Ctrl-C; every vote is on disk when the page says so."""
     check_address(address, raters)
     names = raters or ["rater"]
-    listener = _bind(address)
+    listener = bind(address)
     port = listener.getsockname()[1]
     sessions = Sessions(store)
     hosts = allowed_hosts(address, port)
@@ -36,6 +36,11 @@ def serve(store: Store, raters: Sequence[str], address: Address, guidelines: lis
     for name, token in links:
         print(f"  {name}: http://{hosts[0]}/enter?token={token}")
     print("Each link works once, in the browser that opens it first. Ctrl-C ends; a later start goes on.", flush=True)
+    run_on(listener, app)
+
+
+def run_on(listener: socket.socket, app: Any) -> None:
+    """Serve until Ctrl-C, then close the socket."""
     try:
         server_of(app).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -59,7 +64,8 @@ def server_of(app: Any) -> Any:
     return uvicorn.Server(config)
 
 
-def _bind(address: Address) -> socket.socket:
+def bind(address: Address) -> socket.socket:
+    """A listening socket. Raises UserError where the port is taken."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rlhf_lab.data.prompts import Completion, Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating import assignment, schema
 from rlhf_lab.rating.assignment import Moment, Plan
 from rlhf_lab.rating.outcomes import COUNTED, Kind, Outcome, Strength, Vote
-from rlhf_lab.rating.pairs import Pair, to_json
+from rlhf_lab.rating.pairs import CHAT, Pair, to_json
 
 
 class UnknownPresentationError(UserError):
@@ -131,7 +132,8 @@ class Store:
     # --- pairs and raters ---------------------------------------------------------------------------------------
 
     def add_pairs(self, pairs: Iterable[Pair], *, seed: int = 0) -> int:
-        """Add pairs in a shuffled order; those that are there already stay as they are. Returns how many are new."""
+        """Add pairs in a shuffled order; those that are there already stay as they are, but for one from a chat that is
+        given out from now on. Returns how many are new."""
         new = list(pairs)
         order = random.Random(f"order of pairs {seed}")
         values = [
@@ -144,8 +146,10 @@ class Store:
         with self.writing() as db:
             before = db.total_changes
             db.executemany(
-                "INSERT OR IGNORE INTO pair (id, prompt, first, second, source, gold, position,"
-                " first_writer, second_writer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO pair (id, prompt, first, second, source, gold, position, first_writer, second_writer)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+                " SET source = excluded.source, gold = excluded.gold, position = excluded.position"
+                f" WHERE NOT ({assignment.OFFERED}) AND excluded.source NOT LIKE '{CHAT}%'",
                 values,
             )
             return db.total_changes - before
@@ -238,8 +242,11 @@ class Store:
             self._count(db, row["pair"], row["purpose"], row["kind"], outcome, 1)
             return True
 
-    def undo(self, rater: int, presentation: str, *, turn: int) -> bool:
-        """Take back the vote at `turn` by another event, and show its pair again; False where that is done already."""
+    def undo(self, rater: int, presentation: str, *, turn: int, then: Literal["open", "lapsed"] = "open") -> bool:
+        """Take back the vote at `turn` by another event; False where that is done already.
+
+        The rating page shows the pair again, unless it is left as `lapsed`.
+        """
         with self.writing() as db:
             row = self._presentation(db, rater, presentation, turn)
             if row["state"] != "voted" or turn != row["num_events"] - 1:
@@ -253,29 +260,33 @@ class Store:
                 (presentation, turn + 1, now),
             ).lastrowid
             db.execute(
-                "UPDATE presentation SET state = 'open', num_events = num_events + 1, changed = ?, lease_ends = ?"
+                "UPDATE presentation SET state = ?, num_events = num_events + 1, changed = ?, lease_ends = ?"
                 " WHERE id = ?",
-                (event, now + self.plan.lease_seconds, presentation),
+                (then, event, now + self.plan.lease_seconds, presentation),
             )
             self._count(db, row["pair"], row["purpose"], row["kind"], outcome, -1)
             return True
 
     def last_vote(self, rater: int) -> LastVote | None:
+        """The rater's newest vote on what the rating page showed."""
         with self.reading() as db:
             row = db.execute(
                 "SELECT p.id, e.turn, e.outcome, e.strength FROM presentation p"
                 " JOIN event e ON e.presentation = p.id AND e.turn = p.num_events - 1"
-                " WHERE p.rater = ? AND p.state = 'voted' ORDER BY p.changed DESC LIMIT 1",
+                f" JOIN pair ON pair.id = p.pair WHERE p.rater = ? AND p.state = 'voted' AND {assignment.OFFERED}"
+                " ORDER BY p.changed DESC LIMIT 1",
                 (rater,),
             ).fetchone()
         return LastVote(row["id"], row["turn"], row["outcome"], row["strength"]) if row else None
 
     def progress(self, rater: int) -> Progress:
-        """Done, left, and the seconds that the rest will take at this rater's usual pace."""
+        """Done and left of what the rating page shows, and the seconds that the rest will take at this rater's pace."""
         with self.reading() as db:
             counts = dict(
                 db.execute(
-                    "SELECT state, count(*) FROM presentation WHERE rater = ? GROUP BY state", (rater,)
+                    "SELECT state, count(*) FROM presentation p JOIN pair ON pair.id = p.pair"
+                    f" WHERE rater = ? AND {assignment.OFFERED} GROUP BY state",
+                    (rater,),
                 ).fetchall()
             )
             left = counts.get("open", 0) + max(assignment.num_waiting(db, self.plan, rater), 0)

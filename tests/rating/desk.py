@@ -5,8 +5,8 @@ import json
 import random
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,20 @@ class Served:
         return f"http://127.0.0.1:{self.port}/enter?token={self.sessions.invite(number, is_owner=is_owner)}"
 
 
-@contextmanager
-def served(store: Store) -> Iterator[Served]:
-    """The real app on a free port of 127.0.0.1, under uvicorn, until the block ends."""
-    from rlhf_lab.rating.address import Address, allowed_hosts
+def served(store: Store) -> AbstractContextManager[Served]:
+    """The rating page, until the block ends."""
     from rlhf_lab.rating.app import create_app
     from rlhf_lab.rating.guidelines import read_guidelines
+
+    return serving(
+        store, lambda sessions, **where: create_app(store, sessions, **where, guidelines=read_guidelines(None))
+    )
+
+
+@contextmanager
+def serving(store: Store, create: Callable[..., Any], *, name: str = "rate") -> Iterator[Served]:
+    """A real app on a free port of 127.0.0.1, under uvicorn, until the block ends."""
+    from rlhf_lab.rating.address import Address, allowed_hosts
     from rlhf_lab.rating.server import server_of
     from rlhf_lab.rating.sessions import Sessions
 
@@ -88,14 +96,8 @@ def served(store: Store) -> Iterator[Served]:
     listener.listen()  # from here on requests wait for the server instead of being refused
     port = listener.getsockname()[1]
     sessions = Sessions(store)
-    app = create_app(
-        store,
-        sessions,
-        allowed_hosts=allowed_hosts(Address(port=port), port),
-        cookie_name=f"rlhf_lab_rate_{port}",
-        guidelines=read_guidelines(None),
-    )
-    server = server_of(app)
+    hosts = allowed_hosts(Address(port=port), port)
+    server = server_of(create(sessions, allowed_hosts=hosts, cookie_name=f"rlhf_lab_{name}_{port}"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

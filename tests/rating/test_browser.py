@@ -369,14 +369,24 @@ class Look:
 
 
 FAINT_TEXT = """
-    const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const brush = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const known = new Map();
+    const channels = (color) => {  // however the color is written: rgb(), color(srgb ...), oklab()
+        if (!known.has(color)) {
+            brush.clearRect(0, 0, 1, 1);
+            brush.fillStyle = color;
+            brush.fillRect(0, 0, 1, 1);
+            known.set(color, [...brush.getImageData(0, 0, 1, 1).data]);
+        }
+        return known.get(color);
+    };
     const luminance = ([r, g, b]) => [r, g, b].map((c) => c / 255)
         .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
         .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
     const background = (element) => {
         for (let e = element; e; e = e.parentElement) {
             const color = channels(getComputedStyle(e).backgroundColor);
-            if (color.length < 4 || color[3] > 0) return color;
+            if (color[3] > 0) return color;
         }
         return [255, 255, 255];
     };

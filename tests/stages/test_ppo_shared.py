@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.models.adapters import REFERENCE, SharedBase, give_adapter, take_adapter
+from rlhf_lab.models.adapters import REFERENCE, SharedBase, give_adapter, load_adapted_scalar, take_adapter
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores, shift_into_weights, token_values
 from rlhf_lab.training.records import read_metrics
 from tests.tiny_ppo import (
@@ -229,6 +229,22 @@ def test_share_base_models_are_those_of_their_adapters(adapters: dict[str, Path]
     plain = tiny_reward_of(adapters)
     assert torch.allclose(sequence_scores(shared.reward_model, TEXTS), sequence_scores(plain, TEXTS), atol=1e-5)
     assert torch.allclose(token_values(shared.critic, IDS), token_values(plain, IDS), atol=1e-5)
+
+
+def test_share_base_a_saved_critic_reads_the_same_on_a_base_of_its_own(
+    adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    shared = shared_of(adapters)
+    torch.manual_seed(6)
+    for parameter in (*shared.critic.adapter_parameters(), shared.critic.score.weight):
+        torch.nn.init.normal_(parameter, std=0.3)
+    shared.critic.config.score_shift = -0.25
+    shared.critic.save_pretrained(tmp_path / "value_model")
+    alone = load_adapted_scalar(load_scalar_model(adapters["base"], tiny_tokenizer()), tmp_path / "value_model")
+    with torch.no_grad():
+        expected = token_values(shared.critic, IDS)
+        assert torch.allclose(token_values(alone, IDS), expected, atol=1e-5)
+        assert not torch.allclose(token_values(shared.reward_model, IDS), expected, atol=1e-2)
 
 
 def tiny_reward_of(adapters: dict[str, Path]) -> Any:
