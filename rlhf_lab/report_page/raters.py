@@ -11,6 +11,7 @@ from typing import Any
 
 from .charts import Bin, calibration_chart
 from .estimates import estimate, fraction_row
+from .figures import Table, figure
 from .missing import missing
 from .run_data import RunData
 from .text import DASH, count, entry, escaped, finite, number, percent
@@ -132,12 +133,13 @@ def calibration(data: RunData) -> str:
         return '<div class="card missing"><p>Calibration: not measured in this run.</p></div>'
     error = finite(entry(data.reward_model, "calibration", "expected_error"))
     error_points = DASH if error is None else number(100 * error, 1)
-    return (
-        '<figure class="chart"><figcaption><b>Calibration</b> <span class="unit">observed against'
-        f" predicted agreement; expected calibration error {error_points} points. On the dashed line the model is"
-        " as sure as it is right; a circle’s area is its number of pairs.</span></figcaption>"
-        f'{calibration_chart(bins)}<p class="at">predicted agreement, %</p></figure>'
+    words = (
+        f"observed against predicted agreement; expected calibration error {error_points} points. On the dashed line"
+        " the model is as sure as it is right; a circle’s area is its number of pairs."
     )
+    data = Table(("predicted", "observed", "pairs"), [(b.predicted, b.observed, b.num_pairs) for b in bins])
+    at = '<p class="at">predicted agreement, %</p>'
+    return figure("Calibration", words, calibration_chart(bins), data, below=at)
 
 
 def read_bins(data: RunData) -> list[Bin]:
