@@ -1,11 +1,11 @@
 """`report.html`: one self-contained page that tells what happened in a run.
 
-Reads only files in the run folder, and only as JSON and text, so it needs no model, no GPU and no network, and works
-while the run is half done: what is missing is named with the command that makes it. The page loads nothing from
-anywhere: styles, script and charts are inside it, and its content security policy forbids the rest.
+Reads only files in the run folders, and only as JSON, YAML and text, so it needs no model, no GPU and no network, and
+works while a run is half done: what is missing is named with the command that makes it. The page loads nothing from
+anywhere: styles, script, charts and their data are inside it, and its content security policy forbids the rest.
 Leaves out: computing anything that evaluation did not write.
 
-    rlhf-lab report                 # writes runs/<name>/report.html
+    rlhf-lab report                                   # writes runs/<name>/report.html
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -31,8 +32,6 @@ NAVIGATION = {
     "glossary": "Words",
     "provenance": "Provenance",
 }
-
-
 def write_report(run_folder: Path) -> Path:
     """Writes `report.html` into the run folder and gives its path."""
     run_folder = Path(run_folder)
@@ -41,31 +40,41 @@ def write_report(run_folder: Path) -> Path:
             f"There is no run folder {str(run_folder)!r}. A report needs the folder of a run, finished or not."
             " To make one, type: rlhf-lab run"
         )
-    target = run_folder / "report.html"
-    # Whole or not at all: somebody may be looking at the page of a run that goes on.
-    unfinished = run_folder / f".report.{os.getpid()}.html"
-    unfinished.write_text(page(read_run(run_folder)), encoding="utf-8")
-    unfinished.replace(target)
+    data = read_run(run_folder)
+    title = f"{entry(data.run, 'name') or data.folder.resolve().name}: report"
+    return write_page(run_folder / "report.html", page(title, body(data)))
+
+
+def write_page(target: Path, text: str) -> Path:
+    """Whole or not at all: somebody may be looking at the page of a run that goes on."""
+    unfinished = target.with_name(f".report.{os.getpid()}.html")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(
+            f"the page can not be written to {target}: {error.strerror or error}. It needs a folder that may be"
+            " written to"
+        ) from error
     return target
 
 
-def page(data: RunData) -> str:
+def page(title: str, content: str) -> str:
     script = page_file("hover.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(page_file("page.html")).substitute(
-        title=escaped(f"{entry(data.run, 'name') or data.folder.resolve().name}: report"),
+        title=escaped(title),
         style=page_file("style.css"),
         script=script,
         script_hash=f"sha256-{digest}",
-        body=body(data),
+        body=content,
     )
 
 
 def body(data: RunData) -> str:
-    links = "".join(f'<a href="#{target}">{name}</a>' for target, name in NAVIGATION.items())
     parts = (
-        f'<header>{opening.opening(data)}<nav aria-label="Parts of this page">{links}</nav></header>',
-        notice(data),
+        header(opening.opening(data), NAVIGATION),
         opening.steps(data),
         estimates.comparison(data),
         curves.ppo_curves(data),
@@ -78,11 +87,9 @@ def body(data: RunData) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def notice(data: RunData) -> str:
-    if not data.notes:
-        return ""
-    items = "".join(f"<li>{escaped(note)}</li>" for note in data.notes)
-    return f'<div class="notice" role="note">Before you read on:<ul>{items}</ul></div>'
+def header(top: str, targets: Mapping[str, str]) -> str:
+    links = "".join(f'<a href="#{target}">{name}</a>' for target, name in targets.items())
+    return f'<header>{top}<nav aria-label="Parts of this page">{links}</nav></header>'
 
 
 def page_file(name: str) -> str:

@@ -42,7 +42,9 @@ class Look:
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.browser.save_screenshot(f"{folder}/{page}-{self.name}.png")
-        assert self.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), page
+        assert self.browser.execute_script(
+            "const root = document.documentElement; return root.scrollWidth <= root.clientWidth"
+        ), page
         assert self.browser.execute_script(FAINT_TEXT) == [], page
 
 

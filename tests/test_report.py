@@ -166,10 +166,11 @@ def test_all_text_from_data_is_escaped(tmp_path: Path) -> None:
     run = json.loads((folder / "run.json").read_text())
     run |= {"name": "<q>", "command": HOSTILE, "seed": "<q>", "commit": "<q>", "versions": {"<q>": "<q>"}}
     run["machine"]["platform"] = "<q>"
-    run["data"]["<q>"] = {"source": "<q>", "num_rows": "<q>", "sha256": "<q>"}
+    run["stages"]["sft"]["data"] = {"source": "<q>", "num_rows": "<q>", "sha256": "<q>"}
     run["stages"]["<q>"] = {"seconds": "<q>", "finished": "<q>"}
+    run["stages"]["sft"]["taken_from"] = "runs/<q>"
     write_json(folder / "run.json", run)
-    (folder / "config.yaml").write_text("# <q></details>")
+    (folder / "config.yaml").write_text("# <q></details>\nmodel: {name_or_path: '<q>', config: {n_layer: '<q>'}}")
     page = page_of(folder)
     tags = [tag for tag, _ in page.tags]
     assert not {"img", "u", "s", "em", "q"} & set(tags)

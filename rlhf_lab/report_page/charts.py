@@ -65,7 +65,7 @@ def widened(low: float, high: float) -> tuple[float, float]:
     """The same range, or one around it where all values are equal: a flat curve needs a range to sit in."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
-    room = max(0.5, abs(low) / 10)
+    room = abs(low) / 2 or 0.5
     return low - room, high + room
 
 

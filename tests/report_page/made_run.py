@@ -143,36 +143,68 @@ def reward_model_json(*, gold: bool, rater: str) -> dict[str, Any]:
     }
 
 
-def run_json(*, rater: str, stages: tuple[str, ...]) -> dict[str, Any]:
+def data_of(stage: str, rater: str) -> dict[str, Any]:
+    """What a stage notes of its data."""
+    told = {"num_long_rows": 0, "num_long_answers": 0, "long_prompts": "truncate"}
+    return {
+        "sft": {"source": "assistant", "num_rows": 1200, "num_heldout": 60, "sha256": "3b1f" * 16, **told},
+        "reward": {"source": "assistant", "num_rows": 1900, "num_heldout": 100, "sha256": "9ac0" * 16, "rater": rater},
+        "ppo": {"source": "assistant", "num_rows": 900, "num_heldout": 300, "sha256": "77aa" * 16},
+    }.get(stage, {}) | {"heldout_sha256": f"{stage}-held-out"}
+
+
+def run_json(*, rater: str, stages: tuple[str, ...], seed: int) -> dict[str, Any]:
+    losses = {"base": 0.8, "sft": 0.5871061682701111 + seed, "reward": 0.4133218228816986 + seed}
     seconds = {"base": 48.0, "sft": 95.2, "comparisons": 22.5, "reward": 61.0, "ppo": 412.7, "evaluation": 38.1}
     return {
         "name": "assistant",
-        "seed": 0,
+        "seed": seed,
         "command": "rlhf-lab run assistant ppo.total_episodes=12800",
         "versions": {"python": "3.11.7", "torch": "2.9.1", "transformers": "5.0.0", "trl": "1.16.0", "rlhf_lab": "1.0"},
         "machine": {"cpu_count": 2, "platform": "Linux-6.1-x86_64", "device": "cpu"},
         "commit": "4f2c9d1e8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d",
-        "data": {
-            "demonstrations": {"source": "embedded: assistant", "num_rows": 1200, "sha256": "3b1f" * 16},
-            "preferences": {"source": "embedded: assistant", "num_rows": 2000, "sha256": "9ac0" * 16, "rater": rater},
+        "stages": {
+            s: {"seconds": seconds[s], "finished": "2030-01-02T10:11:12+00:00"}
+            | ({"eval_loss": losses[s]} if s in losses else {})
+            | ({"data": data_of(s, rater)} if s in ("sft", "reward", "ppo") else {})
+            | ({"num_pairs": 2000, "rater": rater} if s == "comparisons" else {})
+            for s in stages
         },
-        "stages": {s: {"seconds": seconds[s], "finished": "2030-01-02T10:11:12+00:00"} for s in stages},
     }
 
 
+CONFIG = """name: {name}
+seed: {seed}
+model:
+  name_or_path: assistant
+  config: {{n_layer: 4, n_embd: 128, n_head: 4}}
+data:
+  preferences: assistant
+  prompts: assistant
+ppo:
+  kl_coef: 0.05
+  target_kl: null
+  logging_steps: 1
+"""
 ALL = ("base", "sft", "comparisons", "reward", "ppo", "evaluation")
 GOOD = "Bees make honey. Please do not give honey to a child below one year; after that it is safe."
 
 
 def make_run(
-    folder: Path, *, upto: str = "evaluation", gold: bool = True, rater: str = "simulated", completion: str = GOOD
+    folder: Path,
+    *,
+    upto: str = "evaluation",
+    gold: bool = True,
+    rater: str = "simulated",
+    completion: str = GOOD,
+    seed: int = 0,
 ) -> Path:
-    """A run folder as the stages leave it, ended after stage `upto`."""
+    """A run folder as the stages leave it, ended after stage `upto`. `seed` decides nothing but what run.json says."""
     rng = random.Random(0)
     stages = ALL[: ALL.index(upto) + 1]
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("name: assistant\nppo:\n  kl_coef: 0.05\n")
-    write_json(folder / "run.json", run_json(rater=rater, stages=stages))
+    (folder / "config.yaml").write_text(CONFIG.format(name=folder.name.replace("<", ""), seed=seed))
+    write_json(folder / "run.json", run_json(rater=rater, stages=stages, seed=seed))
     if "sft" in stages:
         write_lines(folder / "sft" / "metrics.jsonl", sft_rows(rng))
     if "comparisons" in stages:
@@ -185,6 +217,39 @@ def make_run(
     if "evaluation" in stages:
         write_json(folder / "evaluation" / "reward_model.json", reward_model_json(gold=gold, rater=rater))
         write_json(folder / "evaluation" / "policy.json", policy_json(gold=gold, completion=completion))
+    return folder
+
+
+def with_votes(folder: Path, *, human: int, warnings: tuple[str, ...] = ()) -> Path:
+    """The run began from another one and trained its reward model on this many votes of one person besides."""
+    run = json.loads((folder / "run.json").read_text())
+    for stage in ("base", "sft", "comparisons"):
+        run["stages"][stage]["taken_from"] = "runs/first"
+    run["stages"]["reward"]["eval_loss"] += 0.01
+    run["stages"]["reward"]["data"] |= {
+        "rater": "simulated, human",
+        "sha256": "0f0f" * 16,
+        "raters": {"simulated": 2000, "human": human},
+        "votes": {
+            "by_kind": {"human": human},
+            "raters_by_kind": {"human": 1},
+            "agreement": None,
+            "alpha": None,
+            "num_tied": 0,
+            "tied_votes": "drop",
+            "rows": "majority",
+            "warnings": list(warnings),
+        },
+    }
+    write_json(folder / "run.json", run)
+    return folder
+
+
+def change_policy(folder: Path, **estimates: dict[str, float]) -> Path:
+    """Other results of PPO's policy."""
+    policy = json.loads((folder / "evaluation" / "policy.json").read_text())
+    policy["policies"]["ppo"] |= estimates
+    write_json(folder / "evaluation" / "policy.json", policy)
     return folder
 
 
