@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf_lab.report import write_report
+from rlhf_lab.report import write_comparison, write_report
 from tests.browser import Look, needs_browser, open_browser
-from tests.report_page.made_run import make_run
+from tests.report_page.made_run import around, change_policy, make_run, with_votes, write_json
 
 pytest.importorskip("selenium", reason="to test the page in a browser: pip install selenium")
 from selenium.webdriver.common.by import By
@@ -58,16 +59,55 @@ def test_a_click_saves_the_data_of_a_figure(browser: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
-def test_the_report_fits_and_can_be_read(browser: Any, tmp_path: Path, width: int, dark: bool) -> None:
+def test_every_page_fits_and_can_be_read(browser: Any, tmp_path: Path, width: int, dark: bool) -> None:
     """No sideways scrolling; text against its background at 4.5 to 1 or more (WCAG 2.1, AA)."""
+    first, second = hard_to_show(tmp_path / "first"), make_run(tmp_path / "with_votes")
+    with_votes(second, human=20, warnings=("two votes on one pair agree no more often than by chance",))
+    others = [str(make_run(tmp_path / f"run_{i}", seed=i)) for i in range(3, 9)]
     set_screen(browser, width, dark=dark)
     look = Look(browser, f"{'dark' if dark else 'light'}-{width}")
+    pages = {
+        "report": write_report(second),
+        "hard": write_report(first),
+        "begun": write_report(make_run(tmp_path / "begun", upto="sft")),
+        "comparison": write_comparison([str(make_run(tmp_path / "first_one")), str(second)]),
+        "hard_comparison": write_comparison([str(first), str(second)], tmp_path / "hard.html"),
+        "eight": write_comparison([str(first), str(second), *others], tmp_path / "eight.html"),
+    }
     try:
-        browser.get(write_report(make_run(tmp_path / "run")).as_uri())
-        look("report")
+        for name, page in pages.items():
+            browser.get(page.as_uri())
+            look(name)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def hard_to_show(folder: Path) -> Path:
+    """Long names, 10 kB without a space, markup as text, numbers that are none."""
+    make_run(folder, completion="<script>alert(1)</script> " + "unbroken" * 1250)
+    config = (folder / "config.yaml").read_text()
+    name = "an-owner-of-models/" + "a-model-with-a-very-long-name-" * 5
+    (folder / "config.yaml").write_text(config.replace("name_or_path: assistant", f"name_or_path: {name}"))
+    change_policy(folder, honest={"mean": math.nan, "low": None, "high": None}, gold=around(-123456.789, 1e6))
+    run = json.loads((folder / "run.json").read_text())
+    run |= {"name": "a_run_" * 30, "command": f"rlhf-lab run model.name_or_path={name}"}
+    write_json(folder / "run.json", run)
+    policy = json.loads((folder / "evaluation" / "policy.json").read_text())
+    policy["samples"][0]["prompt"] = "Why? " * 500 + "https:" + "x" * 300
+    policy["samples"][1]["kind"] = "kind" * 40
+    write_json(folder / "evaluation" / "policy.json", policy)
+    return folder
+
+
+def test_marks_are_read_out_and_not_by_colour_alone(browser: Any, tmp_path: Path) -> None:
+    browser.get(write_report(make_run(tmp_path / "run", completion="Bees make wax.")).as_uri())
+    for tag in ("del", "ins"):
+        mark = browser.find_element(By.CSS_SELECTOR, f"#samples {tag}")
+        style = "return getComputedStyle(arguments[0], arguments[1])[arguments[2]]"
+        assert "underline" in browser.execute_script(style, mark, None, "textDecorationLine")
+        assert "only here" in browser.execute_script(style, mark, "::before", "content")
+        assert browser.execute_script(style, mark, "::before", "position") == "absolute", "out of sight"
 
 
 def set_screen(browser: Any, width: int, *, dark: bool) -> None:
