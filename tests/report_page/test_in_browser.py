@@ -110,6 +110,22 @@ def test_marks_are_read_out_and_not_by_colour_alone(browser: Any, tmp_path: Path
         assert browser.execute_script(style, mark, "::before", "position") == "absolute", "out of sight"
 
 
+def test_on_paper_it_is_light_and_whole(browser: Any, tmp_path: Path) -> None:
+    """Printed from a dark screen: white, no link to press, and a long answer is not cut where a screen would scroll."""
+    folder = make_run(tmp_path / "run", completion="many words " * 500)
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.get(write_report(folder).as_uri())
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+        colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert colour == "rgb(255, 255, 255)"
+        text = browser.find_element(By.CSS_SELECTOR, "#samples .tone-ppo .text")
+        assert browser.execute_script("return arguments[0].scrollHeight <= arguments[0].clientHeight", text)
+        assert not any(link.is_displayed() for link in browser.find_elements(By.CSS_SELECTOR, "nav a, a[download]"))
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def set_screen(browser: Any, width: int, *, dark: bool) -> None:
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
