@@ -56,6 +56,12 @@ def test_texts_that_would_hold_up_the_page_are_not_marked() -> None:
     assert difference(words, words.replace("word700 ", "")).before.count("<del>word700</del>") == 1
 
 
+def test_frequent_words_of_long_texts_are_aligned_too() -> None:
+    """difflib would leave them out from 200 words on, unless it is told not to."""
+    texts = [" ".join(f"the {letter}{i}" for i in range(150)) for letter in "ab"]
+    assert difference(*texts).after.startswith("the <ins>b0</ins> the <ins>b1</ins>")
+
+
 def test_samples_of_the_report_are_marked(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path / "run", completion="Bees make <b>wax</b>. Honey is good for all children."))
     assert "Underlined: words that the other answer does not have." in page.text
