@@ -10,7 +10,7 @@ from .estimates import GOLD_PARTS, Estimate, policy_estimate, win_rate
 from .notices import notice, notices
 from .raters import raters_in_short
 from .run_data import RunData
-from .story import story
+from .story import folder_name, story
 from .text import DASH, count, decimals, duration, entry, escaped, finite, number, percent, percent_interval
 
 STAGES = {"sft": "SFT", "reward": "the reward model", "ppo": "PPO"}
@@ -151,6 +151,8 @@ def step_card(data: RunData, stage: str, position: int) -> str:
     value = value.replace(" [", ' <span class="range">[') + "</span>" * ("[" in value)
     if state == "begun":
         time = f"Not ended; at step {count(data.metrics[stage][-1]['step'])}. {command} goes on."
+    elif source := entry(data.run, "stages", stage, "taken_from"):
+        time = f"Taken over from {escaped(folder_name(source))}"
     else:
         time = f"Took {duration(data.seconds(stage))}"
     return f'<li class="card">{head}<p class="key">{value}</p><p class="what">{what}</p>{foot}<br>{time}</p></li>'

@@ -53,6 +53,9 @@ def test_twenty_votes_and_what_they_changed(tmp_path: Path) -> None:
     )
     assert "Both start from the same SFT model; each has its own reward model." in text
     assert "8 min 32 s, with the SFT model of first" in text
+    assert "Metric first second All runs, own scale Score" in text
+    told = "0.79 [0.76, 0.82] SFT 0.46 0.90 [0.87, 0.93] SFT 0.46 +0.11 [0.07, 0.15] better Helpful"
+    assert f"Gold score known to the embedded world only; no step trains on it {told}" in text
     assert "not when the training is repeated with another seed" in text
 
 

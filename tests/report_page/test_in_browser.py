@@ -113,12 +113,16 @@ def test_marks_are_read_out_and_not_by_colour_alone(browser: Any, tmp_path: Path
 def test_on_paper_it_is_light_and_whole(browser: Any, tmp_path: Path) -> None:
     """Printed from a dark screen: white, no link to press, and a long answer is not cut where a screen would scroll."""
     folder = make_run(tmp_path / "run", completion="many words " * 500)
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.get(write_report(folder).as_uri())
+    colours = {}
     try:
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
-        colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert colour == "rgb(255, 255, 255)"
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+            style = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+            colours[scheme] = browser.execute_script(style)
+        assert colours["dark"] == colours["light"]
+        assert colours["dark"][0] == "rgb(255, 255, 255)"
         text = browser.find_element(By.CSS_SELECTOR, "#samples .tone-ppo .text")
         assert browser.execute_script("return arguments[0].scrollHeight <= arguments[0].clientHeight", text)
         assert not any(link.is_displayed() for link in browser.find_elements(By.CSS_SELECTOR, "nav a, a[download]"))

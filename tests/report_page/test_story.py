@@ -29,6 +29,7 @@ def test_votes_of_people_stand_beside_the_simulated_comparisons(tmp_path: Path) 
     text = page_of(with_votes(make_run(tmp_path / "run"), human=20)).text
     assert "a reward model from 20 votes by 1 person and 2,000 comparisons by simulated raters" in text
     assert "The SFT model was taken over from the run first. It took 8 min 32 s" in text  # reward, PPO, evaluation
+    assert "From 1,200 demonstrations Taken over from first" in text
 
 
 def test_another_model_is_named_and_may_be_long(tmp_path: Path) -> None:
