@@ -85,9 +85,31 @@ def evaluate(settings: Settings = None) -> None:
 
 
 @app.command()
-def report(settings: Settings = None) -> None:
-    """Write report.html from what is in the run folder."""
-    experiment = _experiment(settings)
+def report(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG] [section.key=value ...] or RUN1 RUN2 ...",
+            help="As for the other commands; or two or more run folders, or names of runs in runs/, to compare.",
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="With several runs: the file to write.")] = None,
+) -> None:
+    """Write report.html from what is in the run folder; of several runs, one page that compares them."""
+    words = settings or []
+    runs = [word for word in words if "=" not in word]
+    if len(runs) > 1:
+        from rlhf_lab.report import write_comparison
+
+        if len(runs) < len(words):
+            raise UserError(f"several runs take no settings: leave out {' '.join(set(words) - set(runs))}")
+        print(f"report  {write_comparison(words, Path(out) if out else None)}")
+        return
+    if out:
+        raise UserError(
+            "--out goes with two or more runs, rlhf-lab report RUN1 RUN2 --out FILE; that of one run lies in it"
+        )
+    experiment = _experiment([str(Path("runs") / words[0])] if _is_name_of_run(words) else words)
     from rlhf_lab import pipeline
 
     pipeline.report(experiment)
@@ -212,6 +234,10 @@ def _experiment(settings: list[str] | None) -> "Experiment":
             update={key: value for key, value in placed.items() if key not in given}
         )
     return load_experiment(configs[0] if configs else None, overrides)
+
+
+def _is_name_of_run(words: list[str]) -> bool:
+    return len(words) == 1 and not Path(words[0]).exists() and (Path("runs") / words[0] / "config.yaml").is_file()
 
 
 def _do(stages: list[str], settings: list[str] | None) -> None:

@@ -9,6 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from rlhf_lab import cli, doctor
+from tests.report_page.made_run import make_run
 
 COMMANDS = sorted(get_command(cli.app).commands)  # type: ignore[attr-defined]
 PROMISED = ["chat", "doctor", "evaluate", "ppo", "rate", "report", "reward", "run", "sft"]
@@ -186,3 +187,49 @@ def test_doctor_says_whether_the_hub_is_out_of_reach(
         monkeypatch.setenv("HF_HUB_OFFLINE", value)
         doctor.examine()
         assert word in capsys.readouterr().out
+
+
+def test_report_of_several_runs_prints_where_the_page_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        make_run(tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, "report", "runs/first", "second") == 0
+    page = tmp_path / "runs" / "comparison_first_second.html"
+    assert capsys.readouterr().out == f"report  {page}\n"
+    assert "second against first" in page.read_text(encoding="utf-8")
+    assert run_main(monkeypatch, "report", "first", "second", "--out", "mine.html") == 0
+    assert (tmp_path / "mine.html").is_file()
+    assert not (tmp_path / "runs" / "first" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["first", "first"], "are the same run"),
+        (["first", "nothing"], "there is no run 'nothing'"),
+        (["first", "--out", "x.html"], "--out goes with two or more runs"),
+        (["first", "second", "seed=1"], "several runs take no settings"),
+    ],
+)
+def test_mistakes_with_several_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+) -> None:
+    make_run(tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, "report", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_report_takes_the_name_of_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("name: mine\nseed: 5\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, "report", "mine") in (0, None)
+    assert (folder / "report.html").is_file()

@@ -290,3 +290,8 @@ def test_from_a_finished_run_over_twenty_votes_to_a_report_that_says_what_change
     assert facts["reward"]["data"]["raters"]["human"] == 20
     assert facts["ppo"]["num_updates"] == before["stages"]["ppo"]["num_updates"]
     assert "20 votes by 1 person" in flat((tmp_path / "second" / "report.html").read_text(encoding="utf-8"))
+    said = invoke("report", str(tmp_path / "first"), str(tmp_path / "second"))
+    page = Path(said.removeprefix("report  ").strip()).read_text(encoding="utf-8")
+    assert "With 20 votes by 1 person added to the" in flat(page)
+    assert "PPO’s gold score" in flat(page)
+    assert "Both start from the same SFT model; each has its own reward model." in flat(page)

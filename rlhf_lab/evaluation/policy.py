@@ -6,6 +6,7 @@ folder's models; returns what goes into `evaluation/policy.json`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlhf_lab.config import EvaluationSection
 from rlhf_lab.data.assistant.gold import Gold, gold_of_prompt
 from rlhf_lab.data.assistant.world import questions_by_prompt
 from rlhf_lab.data.batches import length_buckets, pad_right
-from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_text
+from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_key, prompt_text
 from rlhf_lab.evaluation.bootstrap import bootstrap_mean
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.generation.stops import stops_of
@@ -185,9 +186,11 @@ def _samples(
     number: int,
     is_embedded: bool,
 ) -> list[dict[str, Any]]:
-    """The first `number` prompts (they are in random order already), both answers side by side."""
+    """Both answers to `number` prompts, side by side. Which prompts hangs on their texts alone, so that runs with other
+    seeds show the same ones wherever they asked them."""
+    by_hash = sorted(range(len(prompts)), key=lambda i: sha256(prompt_key(prompts[i]).encode()).digest())
     rows = []
-    for i in range(min(number, len(prompts))):
+    for i in by_hash[:number]:
         row = {
             "prompt": prompt_text(tokenizer, prompts[i]),
             "sft": sft.texts[i],

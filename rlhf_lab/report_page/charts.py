@@ -1,22 +1,25 @@
 """Charts as inline SVG: curves over steps, a calibration plot, strips of intervals.
 
-A chart is a `<figure>` whose colours come from CSS variables, so one drawing serves light and dark. Its legend shows
-last values without any script; `hover.js` lets a pointer, a finger or the arrow keys move the readout.
-Leaves out: what to plot (`sections.py`) and any colour value (`style.css`).
+A chart is a figure (`figures.py`) whose colours come from CSS variables, so one drawing serves light and dark. Its
+legend shows last values without any script; `hover.js` lets a pointer, a finger or the arrow keys move the readout.
+Leaves out: what to plot (`curves.py`) and any colour value (`style.css`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .figures import Table, figure
 from .text import count, decimals, escaped, number
 
 WIDTH, HEIGHT = 340, 190  # about the size on screen, so that SVG text stays the size of the page's text
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 20
 MOST_POINTS = 240  # beyond this the eye and the file gain nothing
+MOST_ROWS = 1000  # of a download; the page holds the data of all its figures
 SMOOTHED_FROM = 40  # points; shorter curves are read as they are
 
 Point = tuple[float, float]
@@ -62,7 +65,7 @@ def widened(low: float, high: float) -> tuple[float, float]:
     """The same range, or one around it where all values are equal: a flat curve needs a range to sit in."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
-    room = max(0.5, abs(low) / 10)
+    room = abs(low) / 2 or 0.5
     return low - room, high + room
 
 
@@ -96,9 +99,9 @@ def value_axis(values: Sequence[float], *, may_be_log: bool) -> Axis:
     return linear_axis(values, start, end)
 
 
-def thinned(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """At most MOST_POINTS points, each the mean of equally many neighbours, shown at the last of their steps."""
-    size = math.ceil(len(points) / MOST_POINTS)
+def thinned(points: tuple[Point, ...], most: int = MOST_POINTS) -> tuple[Point, ...]:
+    """At most `most` points, each the mean of equally many neighbours, shown at the last of their steps."""
+    size = math.ceil(len(points) / most)
     groups = [points[i : i + size] for i in range(0, len(points), max(1, size))]
     return tuple((group[-1][0], sum(y for _, y in group) / len(group)) for group in groups)
 
@@ -119,23 +122,39 @@ def path(points: Sequence[Point], x: Axis, y: Axis) -> str:
 
 def line_chart(title: str, unit: str, series: Sequence[Series], *, x_label: str, may_be_log: bool = False) -> str:
     """A figure with one or more curves over steps; "" where no series has a point."""
-    series = [replace(s, points=thinned(s.points)) for s in series if s.points]
+    series = [s for s in series if s.points]
     if not series:
         return ""
+    data = table(series, x_label)
+    series = [replace(s, points=thinned(s.points)) for s in series]
     x = step_axis([px for s in series for px, _ in s.points], LEFT, WIDTH - RIGHT)
     y = value_axis([py for s in series for _, py in s.points], may_be_log=may_be_log)
     unit = f"{unit}, log scale" if y.log else unit
     drawn = "".join(curve(s, x, y) for s in series)
-    return (
-        f'<figure class="chart"><figcaption><b>{escaped(title)}</b> <span class="unit">{escaped(unit)}</span>'
-        f"</figcaption>{legend(series)}"
+    drawing = (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0"'
         f' aria-label="{escaped(summary(title, unit, series, x_label))}"'
         f' data-readout="{escaped(readout(series, x, y, x_label))}">'
         f"{frame(x, y)}{drawn}"
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/></svg>'
-        f'<p class="at" aria-live="polite">{escaped(x_label)}</p></figure>'
     )
+    at = f'<p class="at" aria-live="polite">{escaped(x_label)}</p>'
+    return figure(title, unit, drawing, data, above=legend(series), below=at)
+
+
+def table(series: Sequence[Series], x_label: str) -> Table:
+    """The points of all series, a column each, as they were logged; of a very long one the means of neighbours."""
+    columns = [x_label]
+    rows: dict[tuple[float, int], list[float | None]] = {}
+    for column, s in enumerate(series, 1):
+        size = math.ceil(len(s.points) / MOST_ROWS)
+        columns.append(f"{s.label}, means of {size}" if size > 1 else s.label)
+        repeats: Counter[float] = Counter()
+        for x, y in thinned(s.points, MOST_ROWS):
+            row = rows.setdefault((x, repeats[x]), [x, *[None] * len(series)])
+            row[column] = y
+            repeats[x] += 1
+    return Table(tuple(columns), [rows[place] for place in sorted(rows)])
 
 
 def curve(s: Series, x: Axis, y: Axis) -> str:

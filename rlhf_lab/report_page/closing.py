@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .differences import difference
 from .missing import missing
 from .run_data import RunData
 from .text import DASH, count, duration, entry, escaped, finite, number
@@ -28,31 +29,40 @@ GLOSSARY = {
 
 def samples(data: RunData) -> str:
     head = '<section id="samples"><h2>Samples, side by side</h2>'
-    rows = entry(data.policy, "samples")
-    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    rows = sample_rows(data)
     if not rows:
         return f"{head}{missing(data, 'Samples of both policies', 'evaluate')}</section>"
-    return f"{head}{''.join(map(sample, rows))}</section>"
+    note = '<p class="soft">Underlined: words that the other answer does not have.</p>'
+    return f"{head}{note}{''.join(map(sample, rows))}</section>"
+
+
+def sample_rows(data: RunData) -> list[dict[str, Any]]:
+    rows = entry(data.policy, "samples")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def sample(row: dict[str, Any]) -> str:
-    kind = f'<span class="tag">{escaped(row["kind"])}</span>' if row.get("kind") else ""
-    sides = "".join(side(row, policy) for policy in ("sft", "ppo"))
+    tags = [row["kind"]] if row.get("kind") else []
+    marks = difference(*(str(row.get(policy) or "") for policy in ("sft", "ppo")))
+    tags += [marks.note] if marks.note else []
+    told = "".join(f'<span class="tag">{escaped(tag)}</span>' for tag in tags)
+    sides = side(row, "sft", marks.before) + side(row, "ppo", marks.after)
     return (
         f'<article class="card sample"><header><h3 class="text" dir="auto">{escaped(row.get("prompt") or "")}</h3>'
-        f"{kind}</header>"
-        f'<div class="sides">{sides}</div></article>'
+        f'<p class="tags">{told}</p></header><div class="sides">{sides}</div></article>'
     )
 
 
-def side(row: dict[str, Any], policy: str) -> str:
+def side(row: dict[str, Any], policy: str, text: str, *, who: str = "", tone: str = "", note: str = "") -> str:
+    """One answer; `text` is its HTML, `who` and `tone` the policy's unless they are given."""
     gold = f"<span>gold {number(row[f'{policy}_gold'], 2)}</span>" if f"{policy}_gold" in row else ""
-    completion = row.get(policy)
-    text = DASH if completion is None else escaped(completion)
+    if row.get(policy) is None:
+        text = DASH
+    said = f"<span>{escaped(note)}</span>" if note else ""
     text = text if text.strip() else '<span class="soft">(empty completion)</span>'
     return (
-        f'<div class="side tone-{policy}"><p class="who"><b>{policy.upper()}</b>'
-        f"<span>score {number(row.get(f'{policy}_score'), 2)}</span>{gold}</p>"
+        f'<div class="side {tone or f"tone-{policy}"}"><p class="who"><b>{escaped(who or policy.upper())}</b>'
+        f"<span>score {number(row.get(f'{policy}_score'), 2)}</span>{gold}{said}</p>"
         f'<p class="text" dir="auto">{text}</p></div>'
     )
 
@@ -96,20 +106,24 @@ def machine(value: Any) -> str:
     return escaped(", ".join(str(item) for item in told if item)) or DASH
 
 
+DATA = {"sft": "demonstrations", "reward": "comparisons", "ppo": "prompts"}  # what each stage learns from
+
+
 def data_table(data: RunData) -> str:
-    sets = entry(data.run, "data")
-    rows = {name: row for name, row in sets.items() if isinstance(row, dict)} if isinstance(sets, dict) else {}
+    found = {name: entry(data.run, "stages", stage, "data") for stage, name in DATA.items()}
+    rows = {name: row for name, row in found.items() if isinstance(row, dict)}
     if not rows:
         return ""
     body = "".join(
-        f'<tr><th scope="row">{escaped(name)}</th><td>{source(row)}</td><td class="n">{count(row.get("num_rows"))}</td>'
+        f'<tr><th scope="row">{name}</th><td>{source(row)}</td><td class="n">{count(row.get("num_rows"))}</td>'
+        f'<td class="n">{count(row.get("num_heldout"))}</td>'
         f"<td><code>{escaped(row.get('sha256') or DASH)}</code></td></tr>"
         for name, row in rows.items()
     )
     return (
         '<div class="card scroll"><table><caption>Data</caption><thead><tr><th scope="col">Set</th>'
-        '<th scope="col">Source</th><th scope="col" class="n">Rows</th><th scope="col">SHA-256</th></tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        '<th scope="col">Source</th><th scope="col" class="n">Rows</th><th scope="col" class="n">Held out</th>'
+        f'<th scope="col">SHA-256</th></tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 

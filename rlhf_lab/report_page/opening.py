@@ -7,8 +7,10 @@ and a win rate whose interval holds 50 % is called unclear. Leaves out: tables a
 from __future__ import annotations
 
 from .estimates import GOLD_PARTS, Estimate, policy_estimate, win_rate
+from .notices import notice, notices
 from .raters import raters_in_short
 from .run_data import RunData
+from .story import folder_name, story
 from .text import DASH, count, decimals, duration, entry, escaped, finite, number, percent, percent_interval
 
 STAGES = {"sft": "SFT", "reward": "the reward model", "ppo": "PPO"}
@@ -18,8 +20,10 @@ TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO
 def opening(data: RunData) -> str:
     name = escaped(entry(data.run, "name") or data.folder.resolve().name)
     more = second_sentence(data)
-    second = f'<p class="soft">{more}</p>' if more else ""
-    return f'<h1>Run {name}</h1><p class="lede">{first_sentence(data)}</p>{second}'
+    second = f"<p>{more}</p>" if more else ""
+    how = story(data)
+    told = f'<p class="soft">{how}</p>' if how else ""
+    return f'<h1>Run {name}</h1>{notice(notices(data))}<p class="lede">{first_sentence(data)}</p>{second}{told}'
 
 
 def first_sentence(data: RunData) -> str:
@@ -133,10 +137,7 @@ def change(before: float, after: float) -> str:
 
 def steps(data: RunData) -> str:
     cards = "".join(step_card(data, stage, i) for i, stage in enumerate(STAGES, 1))
-    names = ("base", "sft", "comparisons", "reward", "ppo", "evaluation")
-    known = [s for s in map(data.seconds, names) if s is not None]
-    total = f'<p class="soft">All recorded steps together: {duration(sum(known))}.</p>' if known else ""
-    return f'<section id="steps"><h2>The three steps</h2><ol class="steps">{cards}</ol>{total}</section>'
+    return f'<section id="steps"><h2>The three steps</h2><ol class="steps">{cards}</ol></section>'
 
 
 def step_card(data: RunData, stage: str, position: int) -> str:
@@ -150,6 +151,8 @@ def step_card(data: RunData, stage: str, position: int) -> str:
     value = value.replace(" [", ' <span class="range">[') + "</span>" * ("[" in value)
     if state == "begun":
         time = f"Not ended; at step {count(data.metrics[stage][-1]['step'])}. {command} goes on."
+    elif source := entry(data.run, "stages", stage, "taken_from"):
+        time = f"Taken over from {escaped(folder_name(source))}"
     else:
         time = f"Took {duration(data.seconds(stage))}"
     return f'<li class="card">{head}<p class="key">{value}</p><p class="what">{what}</p>{foot}<br>{time}</p></li>'
@@ -158,10 +161,10 @@ def step_card(data: RunData, stage: str, position: int) -> str:
 def came_from(data: RunData, stage: str) -> str:
     """What the step learnt from, with its size where the run says so."""
     if stage == "sft":
-        rows = finite(entry(data.run, "data", "demonstrations", "num_rows"))
+        rows = finite(data.learnt("sft", "num_rows"))
         return "From demonstrations" if rows is None else f"From {count(rows)} demonstrations"
     if stage == "reward":
-        rows = sum(data.raters.values()) or finite(entry(data.run, "data", "preferences", "num_rows"))
+        rows = sum(data.raters.values()) or finite(data.learnt("reward", "num_rows"))
         who = raters_in_short(data)
         return ("From comparisons" if not rows else f"From {count(rows)} comparisons") + (f", {who}" if who else "")
     episodes, updates = data.last("ppo", "episode"), len(data.metrics["ppo"])

@@ -11,9 +11,10 @@ from typing import Any
 
 from .charts import Bin, calibration_chart
 from .estimates import estimate, fraction_row
+from .figures import Table, figure
 from .missing import missing
 from .run_data import RunData
-from .text import DASH, count, entry, escaped, finite, number, percent
+from .text import DASH, count, entry, escaped, fields, finite, number, percent
 
 SIMULATED_SENTENCE = "Comparisons by simulated raters; no person rated these."
 
@@ -30,7 +31,7 @@ def rater_kinds(data: RunData) -> Counter[str]:
     Rows of comparisons.jsonl speak for themselves; a row without a rater takes the label of the whole data set.
     """
     evaluated = entry(data.reward_model, "rater")
-    default = str(entry(data.run, "data", "preferences", "rater") or evaluated or "")
+    default = base_label(data) or str(evaluated or "")
     kinds: Counter[str] = Counter()
     for label, rows in data.raters.items():
         kinds[kind_of(label or default)] += rows
@@ -41,6 +42,12 @@ def rater_kinds(data: RunData) -> Counter[str]:
     return kinds
 
 
+def base_label(data: RunData) -> str:
+    """What the data itself says of who compared, votes of `rlhf-lab rate` aside; "" where it does not know."""
+    told = entry(data.run, "stages", "comparisons", "rater") or data.learnt("reward", "rater")
+    return str(told or "")
+
+
 def kind_of(label: str) -> str:
     low = label.strip().lower()
     if low.startswith("simulated"):
@@ -49,12 +56,40 @@ def kind_of(label: str) -> str:
         return "people"
     if low == "imported":
         return "raters of an imported file"
-    return f"“{label}”" if low else ""
+    return f"“{label}”" if low not in ("", "unknown") else ""
 
 
 def raters_in_short(data: RunData) -> str:
     """For the picture of the steps: 'simulated raters', or "" where the run does not say."""
     return escaped(" and ".join(kind for kind in rater_kinds(data) if kind))
+
+
+def learnt_from(data: RunData) -> str:
+    """'20 votes by 1 person and 82,625 comparisons by simulated raters', votes first; "" where nothing is known.
+
+    Votes stand apart from the comparisons that the run began with, unless both are by one kind of rater.
+    """
+    rows: Counter[str] = Counter()
+    for label, num_rows in data.raters.items():
+        rows[kind_of(label or base_label(data))] += num_rows
+    cast = data.learnt("reward", "votes")
+    by_kind = fields(cast, "by_kind")
+    votes = {kind_of(kind): vote_count(cast, kind) for kind in by_kind if kind_of(kind) != kind_of(base_label(data))}
+    mixed = [f"with {vote_count(cast, kind)} among them" for kind in by_kind if kind_of(kind) not in votes]
+    kinds = [*votes, *(kind for kind in rows if kind not in votes)]
+    told = [votes.get(kind) or compared(kind, rows[kind]) for kind in kinds]
+    return " and ".join(told) + (f" ({', '.join(mixed)})" if mixed and told else "")
+
+
+def vote_count(cast: Any, kind: str) -> str:
+    votes, raters = entry(cast, "by_kind", kind), entry(cast, "raters_by_kind", kind)
+    noun = "vote" if votes == 1 else "votes"
+    return f"{count(votes)} {noun} by {count(raters)} {voters(kind, finite(raters))}"
+
+
+def compared(kind: str, rows: int) -> str:
+    told = "comparison" if rows == 1 else "comparisons"
+    return f"{count(rows)} {told}" + (f" by {escaped(kind)}" if kind else "")
 
 
 def rater_sentence(data: RunData) -> str:
@@ -87,14 +122,10 @@ def voters(kind: str, number: float | None) -> str:
 
 def votes(data: RunData) -> str:
     """What `rlhf-lab rate` collected, how far raters agree, and what is wrong with it; "" where it took no part."""
-    told = entry(data.run, "stages", "reward", "data", "votes")
+    told = data.learnt("reward", "votes")
     if not isinstance(told, dict):
         return ""
-    by_kind, raters = entry(told, "by_kind"), entry(told, "raters_by_kind")
-    kinds = [
-        f"{count(number)} votes by {count(entry(raters, kind))} {voters(kind, finite(entry(raters, kind)))}"
-        for kind, number in (by_kind.items() if isinstance(by_kind, dict) else ())
-    ]
+    kinds = [vote_count(told, kind) for kind in fields(told, "by_kind")]
     agreement, alpha = (estimate(entry(told, key)) for key in ("agreement", "alpha"))
     agreed = f" Two votes on one pair agree {percent(agreement.mean)} of the time" if agreement else ""
     beyond = f"; Krippendorff’s alpha {number(alpha.mean, 2)}" if agreement and alpha else ""
@@ -126,18 +157,21 @@ def accuracy_table(data: RunData) -> str:
     )
 
 
-def calibration(data: RunData) -> str:
+def calibration(data: RunData, *, of: str = "") -> str:
+    """The figure; `of` names the run where a page shows several."""
+    title = f"Calibration, {of}" if of else "Calibration"
     bins = read_bins(data)
     if not bins:
-        return '<div class="card missing"><p>Calibration: not measured in this run.</p></div>'
+        return f'<div class="card missing"><p>{escaped(title)}: not measured in this run.</p></div>'
     error = finite(entry(data.reward_model, "calibration", "expected_error"))
     error_points = DASH if error is None else number(100 * error, 1)
-    return (
-        '<figure class="chart"><figcaption><b>Calibration</b> <span class="unit">observed against'
-        f" predicted agreement; expected calibration error {error_points} points. On the dashed line the model is"
-        " as sure as it is right; a circle’s area is its number of pairs.</span></figcaption>"
-        f'{calibration_chart(bins)}<p class="at">predicted agreement, %</p></figure>'
+    words = (
+        f"observed against predicted agreement; expected calibration error {error_points} points. On the dashed line"
+        " the model is as sure as it is right; a circle’s area is its number of pairs."
     )
+    table = Table(("predicted", "observed", "pairs"), [(b.predicted, b.observed, b.num_pairs) for b in bins])
+    at = '<p class="at">predicted agreement, %</p>'
+    return figure(title, words, calibration_chart(bins), table, below=at)
 
 
 def read_bins(data: RunData) -> list[Bin]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from .text import entry, finite
 
 State = Literal["done", "begun", "missing"]
@@ -28,6 +30,7 @@ class RunData:
     folder: Path
     run: Row  # run.json
     config: str | None  # config.yaml as text
+    settings: Row  # the same, read
     metrics: dict[str, tuple[Row, ...]]  # "sft", "reward", "ppo"
     raters: Counter[str]  # label -> number of comparisons, of the reward model where it is trained, else of the file
     reward_model: Row | None  # evaluation/reward_model.json
@@ -39,6 +42,10 @@ class RunData:
         if isinstance(entry(self.run, "stages", stage), dict):
             return "done"
         return "begun" if self.metrics.get(stage) else "missing"
+
+    def learnt(self, stage: str, key: str) -> Any:
+        """A fact about the data of a stage: source, num_rows, sha256, rater, ..."""
+        return entry(self.run, "stages", stage, "data", key)
 
     def seconds(self, stage: str) -> float | None:
         return finite(entry(self.run, "stages", stage, "seconds"))
@@ -61,10 +68,12 @@ class RunData:
 def read_run(folder: Path) -> RunData:
     notes: list[str] = []
     run = read_object(folder / "run.json", notes) or {}
+    config = read_text(folder / "config.yaml")
     return RunData(
         folder=folder,
         run=run,
-        config=read_text(folder / "config.yaml"),
+        config=config,
+        settings=read_settings(config, notes),
         metrics={stage: read_metrics(folder / stage / "metrics.jsonl", notes) for stage in ("sft", "reward", "ppo")},
         raters=trained_on(run) or count_raters(folder / "comparisons.jsonl", notes),
         reward_model=read_object(folder / "evaluation" / "reward_model.json", notes),
@@ -75,6 +84,18 @@ def read_run(folder: Path) -> RunData:
 
 def read_text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def read_settings(config: str | None, notes: list[str]) -> Row:
+    try:
+        value = yaml.safe_load(config or "")
+    except (yaml.YAMLError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    if config is not None:
+        notes.append("config.yaml can not be read as settings")
+    return {}
 
 
 def read_object(path: Path, notes: list[str]) -> Row | None:

@@ -95,3 +95,9 @@ def entry(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def fields(value: Any, *keys: str) -> dict[str, Any]:
+    """A nested JSON object, or an empty one where there is none."""
+    found = entry(value, *keys)
+    return found if isinstance(found, dict) else {}

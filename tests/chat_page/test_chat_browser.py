@@ -1,6 +1,6 @@
 """The chat page in a real Chromium: ask, look at tokens by mouse and by keyboard, file a comparison, take it back.
 
-Needs what `tests/rating/test_browser.py` needs; see there for the variables that name other binaries and a folder for
+Needs what `tests/browser.py` needs; see there for the variables that name other binaries and a folder for
 pictures.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rlhf_lab.rating.preference_rows import preference_rows
+from tests.browser import Look, needs_browser, open_browser
 from tests.chat_page.small_run import chat_served, loaded, small_run, with_turns
 from tests.rating.desk import Served
 
@@ -23,10 +24,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.rating import test_browser
-from tests.rating.test_browser import Look, open_browser, press, text_of
+from tests.rating.test_browser import press, text_of
 
-pytestmark = test_browser.pytestmark
+pytestmark = needs_browser
 QUESTION = "What is the capital of France?"
 
 

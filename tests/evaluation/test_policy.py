@@ -132,6 +132,20 @@ def test_an_evaluation_of_two_policies(run_folder: Path) -> None:
     assert evaluated(run_folder) == found, "seed and folder decide everything"
 
 
+def test_runs_with_other_seeds_show_samples_of_the_same_prompts(run_folder: Path) -> None:
+    """As far as both asked them: of 40 prompts each asks 36."""
+    prompts = [question.prompt for question in heldout_questions()][:40]
+    ppo = PPOConfig(max_prompt_length=60, max_completion_length=2)
+    settings = EvaluationSection(num_prompts=36, num_bootstrap=5, num_samples=8)
+    both = [
+        evaluate_policies(run_folder, prompts, ppo=ppo, settings=settings, is_embedded=True, seed=seed)
+        for seed in (0, 1)
+    ]
+    first, second = ([row["prompt"] for row in found["samples"]] for found in both)
+    assert len(set(first) & set(second)) >= 6  # in random order it would be one or two
+    assert first != sorted(first), "and they are a mixture"
+
+
 def position_judge() -> Any:
     """A model without layers whose score is the position of the last token that is not padding."""
     config = GPT2Config(**{**SIZES, "n_layer": 0, "n_embd": 2, "n_head": 1}, **IDS, num_labels=1)
