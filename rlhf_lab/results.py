@@ -30,6 +30,33 @@ def print_results(run_folder: Path) -> None:
         console.print(line)
 
 
+def print_frontier(path: Path) -> None:
+    """Print the areas under the frontiers of evaluation/frontier.json, and PPO against best-of-n at equal KL."""
+    found = read_json(path)
+    console, judge = Console(), found["judge"]
+    table = Table(title=f"{judge} over KL: area above the SFT model's, up to {found['areas']['max_kl']:.2f} nats")
+    for column, justify in (("", "left"), ("area", "right"), ("mean gain", "right"), ("reaches", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for method, area in found["areas"]["methods"].items():
+        gain = _interval(area["mean_gain"]) if area["mean_gain"] else "-"
+        table.add_row(method, _interval(area), gain, f"{area['max_kl']:.2f} nats")
+    console.print(table)
+    for line in equal_kl_lines(found):
+        console.print(line)
+    if judge == "score":
+        console.print("no gold score outside the embedded world: these are the reward model's own scores")
+    console.print(f"seconds: {found['seconds']:.0f} in all")
+
+
+def equal_kl_lines(found: dict[str, Any]) -> list[str]:
+    """PPO against best-of-n, one line for each reading; none where one of them was not swept."""
+    return [
+        f"PPO against best-of-n at {one['kl']:.2f} nats ({one['question'].replace('_', ' ')}; KL of best-of-n: "
+        f"{one['kl_of_best_of_n']}): {found['judge']} {_interval(one['difference'])}"
+        for one in found["ppo_against_best_of_n"]
+    ]
+
+
 def results_table(run_folder: Path) -> Table:
     found = _read(run_folder / "evaluation" / "policy.json")
     table = Table(title=f"{run_folder.name}: {found['num_prompts']} held-out prompts")

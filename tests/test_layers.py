@@ -36,11 +36,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rate": BELOW_2 | set(LAYER_2) | {"rate_samples", "rate_votes"},  # the command: a run folder and its votes
     "rate_samples": BELOW_2 | set(LAYER_2),
     "rate_votes": BELOW_2 | set(LAYER_2),
-    "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes"},
+    "gold_against_proxy": BELOW_2 | set(LAYER_2),  # best-of-n and over-optimisation of a run folder
+    "pipeline": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "rate_votes"},
+    "sweep_trl": BELOW_2 | set(LAYER_2) | {"rate_votes"},
+    "sweep": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "pipeline", "sweep_trl"},
     "results": set(BELOW_2),  # the table at the end of a run
     "chat": set(BELOW_2),
     "doctor": set(BELOW_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "rate", "results", "chat", "doctor"},
+    "cli": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "pipeline", "sweep", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"ppo_config", "stages"},  # the two lazy exports
 }
