@@ -74,7 +74,7 @@ def train_rloo(
         model=policy,
         reward_funcs=[reward_of_ppo(run_folder, policy, tokenizer, ppo, arguments.device)],
         args=arguments,
-        train_dataset=_that_fit(prompts, tokenizer, ppo.max_prompt_length).select_columns(["prompt"]),
+        train_dataset=that_fit(prompts, tokenizer, ppo.max_prompt_length).select_columns(["prompt"]),
         processing_class=tokenizer,
         callbacks=[MetricsFile(folder, "rloo")],
     )
@@ -212,7 +212,7 @@ def _shared(folder: Path, seed: int, ppo: PPOConfig) -> dict[str, Any]:
     }
 
 
-def _that_fit(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, max_prompt_length: int) -> Dataset:
+def that_fit(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, max_prompt_length: int) -> Dataset:
     """TRL does not cut prompts; PPO would read the end of longer ones."""
     lengths = [len(encode_prompt(tokenizer, prompt)) for prompt in prompts["prompt"]]
     return prompts.select([row for row, length in enumerate(lengths) if length <= max_prompt_length])

@@ -64,7 +64,8 @@ def discrete_kl(samples: Samples, n: int) -> float:
     (F + p)^n - F^n. The sampled answers' p are known; what was never sampled has the rest of the probability and is
     taken as many rare answers, spread over the ranking as those sampled once are. So the estimate is exact where all
     answers were sampled, equals log n - (n - 1) / n where none is probable, and else errs only in where the unseen
-    answers rank.
+    answers rank: hardly for n well below N, and low by a few hundredths of a nat to a tenth for n = N = 64, as good
+    answers that were not sampled are missing at the top.
     """
     known = samples.log_probs.double().exp()
     rest = max(0.0, 1.0 - float(known.sum()))

@@ -23,10 +23,10 @@ NEEDED = 3  # points with KL above 0: two would be met exactly and say nothing a
 def fit(kls: Sequence[float], gains: Sequence[float], form: Form) -> dict[str, Any]:
     """Fit `form` to gold gains at KLs in nats; points at KL 0 or below, where the curve is 0 by its form, are left out.
 
-    Returns `a`, `b`, `r_squared` (about the mean), `num_points`, `max_kl`, `turn_kl` (the KL at which the fitted gold
-    is highest; None where there is none), `turn_gain` (the gain there), `turn` (one of "inside", "outside", "none",
-    "unknown") and `words`, which say what that means. With fewer than NEEDED points, or with points that do not tell a
-    and b apart, a and b are None and `turn` is "unknown".
+    Returns `a`, `b`, `r_squared` (about the mean), `num_points`, `min_kl`, `max_kl`, `turn_kl` (the KL at which the
+    fitted gold is highest; None where there is none), `turn_gain` (the gain there), `turn` ("inside" or "outside" the
+    KLs that were measured, "none", "unknown") and `words`, which say what that means. With fewer than NEEDED points,
+    or points that do not tell a and b apart, a and b are None and `turn` is "unknown".
     """
     pairs = [(kl, gain) for kl, gain in zip(kls, gains, strict=True) if kl > 0]
     found: dict[str, Any] = {
@@ -35,6 +35,7 @@ def fit(kls: Sequence[float], gains: Sequence[float], form: Form) -> dict[str, A
         "b": None,
         "r_squared": None,
         "num_points": len(pairs),
+        "min_kl": min((kl for kl, _ in pairs), default=None),
         "max_kl": max((kl for kl, _ in pairs), default=None),
         "turn_kl": None,
         "turn_gain": None,
@@ -52,7 +53,7 @@ def fit(kls: Sequence[float], gains: Sequence[float], form: Form) -> dict[str, A
     spread = float(((y - y.mean()) ** 2).sum())
     left = float(((y - columns @ np.array([a, b])) ** 2).sum())
     found |= {"a": float(a), "b": float(b), "r_squared": 1 - left / spread if spread > 0 else None}
-    return {**found, **_turn(float(a), float(b), form, found["max_kl"])}
+    return {**found, **_turn(float(a), float(b), form, found["min_kl"], found["max_kl"])}
 
 
 def fitted_gain(kl: float, a: float, b: float, form: Form) -> float:
@@ -65,7 +66,7 @@ def _bend(d: Any, form: Form) -> Any:
     return d if form == "best_of_n" else np.log(d)
 
 
-def _turn(a: float, b: float, form: Form, max_kl: float) -> dict[str, Any]:
+def _turn(a: float, b: float, form: Form, min_kl: float, max_kl: float) -> dict[str, Any]:
     """Where the fitted gold is highest, and what that means."""
     if b <= 0:
         return {"turn": "none", "words": f"gold does not turn down: b = {b:.3g} is not above 0"}
@@ -77,7 +78,9 @@ def _turn(a: float, b: float, form: Form, max_kl: float) -> dict[str, Any]:
     d = a / (2 * b) if form == "best_of_n" else math.exp(exponent)
     kl = d * d
     where = {"turn_kl": kl, "turn_gain": fitted_gain(kl, a, b, form)}
-    if kl <= max_kl:
+    if min_kl <= kl <= max_kl:
         return {**where, "turn": "inside", "words": f"gold turns down at {kl:.3g} nats"}
-    words = f"the fit turns down at {kl:.3g} nats, beyond the {max_kl:.3g} that were measured: no turn was seen"
+    side = f"beyond the {max_kl:.3g}" if kl > max_kl else f"below the {min_kl:.3g}"
+    end = "end" if kl > max_kl else "begin"
+    words = f"the fit turns down at {kl:.3g} nats, {side} at which the measurements {end}: no turn was seen"
     return {**where, "turn": "outside", "words": words}

@@ -33,6 +33,8 @@ class RunData:
     reward_model: Row | None  # evaluation/reward_model.json
     policy: Row | None  # evaluation/policy.json
     notes: tuple[str, ...]  # files that could not be read, in words
+    frontier: Row | None = None  # evaluation/frontier.json
+    overoptimization: Row | None = None  # evaluation/overoptimization.json
 
     def state(self, stage: str) -> State:
         """run.json names a stage only when it ended; metrics without that name are a stage that runs or stopped."""
@@ -61,6 +63,9 @@ class RunData:
 def read_run(folder: Path) -> RunData:
     notes: list[str] = []
     run = read_object(folder / "run.json", notes) or {}
+    evaluated = {
+        name: read_object(folder / "evaluation" / f"{name}.json", notes) for name in ("frontier", "overoptimization")
+    }
     return RunData(
         folder=folder,
         run=run,
@@ -70,6 +75,7 @@ def read_run(folder: Path) -> RunData:
         reward_model=read_object(folder / "evaluation" / "reward_model.json", notes),
         policy=read_object(folder / "evaluation" / "policy.json", notes),
         notes=tuple(notes),
+        **evaluated,
     )
 
 

@@ -103,8 +103,8 @@ def test_the_kl_of_a_world_that_was_partly_seen_is_close_to_the_truth(n: int) ->
         answers, counts = torch.multinomial(world, 64, replacement=True, generator=generator).unique(return_counts=True)
         errors.append(discrete_kl(samples_of(counts.tolist(), world[answers].tolist()), n) - truth)
         errors_of_formula.append(best_of_n_kl(n) - truth)
-    assert abs(sum(errors) / len(errors)) < 0.03
-    assert sum(errors_of_formula) / len(errors_of_formula) > 0.1
+    assert abs(sum(errors)) < sum(errors_of_formula) / 5
+    assert sum(errors_of_formula) / len(errors_of_formula) > 0.04
 
 
 def test_points_hold_a_number_for_each_prompt() -> None:
@@ -139,7 +139,9 @@ def test_sampled_answers_are_counted_scored_once_and_sorted(monkeypatch: pytest.
     sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_size": VOCAB}
     policy = GPT2LMHeadModel(GPT2Config(**sizes, **ids)).eval()
     judge = GPT2ForSequenceClassification(GPT2Config(**sizes, **ids, num_labels=1)).eval()
-    monkeypatch.setattr("rlhf_lab.evaluation.best_of_n.encode_prompt", lambda tokenizer, text: tokenizer(text)["input_ids"])
+    monkeypatch.setattr(
+        "rlhf_lab.evaluation.best_of_n.encode_prompt", lambda tokenizer, text: tokenizer(text)["input_ids"]
+    )
     found = sample_for_best_of_n(
         policy,
         judge,

@@ -39,7 +39,7 @@ def test_the_turn_is_where_a_fine_grid_is_highest(form: Any) -> None:
     highest = max(grid, key=lambda kl: curve(kl, 1.2, 0.6))
     assert found["turn"] == "inside"
     assert found["turn_kl"] == pytest.approx(highest, rel=1e-3)
-    assert found["turn_gain"] == pytest.approx(curve(highest, 1.2, 0.5), rel=1e-6)
+    assert found["turn_gain"] == pytest.approx(curve(highest, 1.2, 0.6), rel=1e-6)
 
 
 def test_best_of_n_is_numpys_polynomial_over_d() -> None:
@@ -100,7 +100,16 @@ def test_a_turn_beyond_what_was_measured_is_said_to_be_so() -> None:
     found = fit(KLS, [best_of_n(kl, 1.0, 0.1) for kl in KLS], "best_of_n")
     assert found["turn"] == "outside"
     assert found["turn_kl"] == pytest.approx(25.0)
-    assert "no turn was seen" in found["words"]
+    assert "beyond the 9 at which the measurements end: no turn was seen" in found["words"]
+
+
+def test_a_turn_below_what_was_measured_is_said_to_be_so() -> None:
+    """As where a run is past the turn at its first evaluation: the rising side is the form's, not the data's."""
+    kls = [3.0, 4.0, 5.0]
+    found = fit(kls, [best_of_n(kl, 1.0, 0.5) for kl in kls], "best_of_n")
+    assert found["turn_kl"] == pytest.approx(1.0)
+    assert found["turn"] == "outside"
+    assert "below the 3 at which the measurements begin: no turn was seen" in found["words"]
 
 
 def test_a_turn_at_no_kl_worth_naming_is_none() -> None:
