@@ -22,6 +22,9 @@ ROWS = {
 }
 
 
+WHOSE = {"sweep": "the sweep's PPO", "run": "this run's PPO"}
+
+
 def print_results(run_folder: Path) -> None:
     """Print SFT against PPO with 95 % intervals. Raises UserError where the run has not been evaluated."""
     console = Console()
@@ -51,8 +54,8 @@ def print_frontier(path: Path) -> None:
 def equal_kl_lines(found: dict[str, Any]) -> list[str]:
     """PPO against best-of-n, one line for each reading; none where one of them was not swept."""
     return [
-        f"PPO against best-of-n at {one['kl']:.2f} nats ({one['question'].replace('_', ' ')}; KL of best-of-n: "
-        f"{one['kl_of_best_of_n']}): {found['judge']} {_interval(one['difference'])}"
+        f"{WHOSE[one['policy']]} against best-of-n at {one['kl']:.2f} nats ({one['question'].replace('_', ' ')}; "
+        f"KL of best-of-n: {one['kl_of_best_of_n']}): {found['judge']} {_interval(one['difference'])}"
         for one in found["ppo_against_best_of_n"]
     ]
 

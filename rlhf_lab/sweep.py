@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from rlhf_lab import sweep_trl
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
-from rlhf_lab.evaluation.frontier import summarize
+from rlhf_lab.evaluation.frontier import Values, summarize
 from rlhf_lab.gold_against_proxy import Yardstick, best_of_n, settings_of_measuring, write_overoptimization
 from rlhf_lab.models.language import load_causal_lm
 from rlhf_lab.pipeline import quiet_libraries, say
@@ -75,7 +75,8 @@ def sweep(experiment: Experiment) -> Path:
         minutes = sum(spent) / len(spent) * left / 60
         say(f"frontier  {point.name}  {told(result)}; {left} left, about {minutes:.0f} min")
     path = folder / "evaluation" / "frontier.json"
-    write_json(path, summary(experiment, [finished_result(experiment, point) for point in points], best))
+    results = [finished_result(experiment, point) for point in points]
+    write_json(path, summary(experiment, results, best, run=of_run(experiment, yardstick)))
     write_overoptimization(experiment, yardstick)
     say(f"frontier  {path}")
     return path
@@ -213,7 +214,14 @@ TRAIN: dict[str, Callable[..., tuple[PreTrainedModel, dict[str, Any]]]] = {
 }
 
 
-def summary(experiment: Experiment, results: list[Any], best: dict[str, Any]) -> dict[str, Any]:
+def of_run(experiment: Experiment, yardstick: Yardstick) -> Values | None:
+    """The policy that the run itself trained, measured like all others; None before step 3 is finished."""
+    if not is_finished(experiment.run_folder, "ppo"):
+        return None
+    return yardstick.measured(load_causal_lm(str(experiment.run_folder / "ppo"), yardstick.tokenizer).eval())
+
+
+def summary(experiment: Experiment, results: list[Any], best: dict[str, Any], *, run: Values | None) -> dict[str, Any]:
     """What goes into frontier.json."""
     section = experiment.frontier
     keys = ("method", "kl_coef", "seed", "beta", "seconds", "values")
@@ -228,6 +236,7 @@ def summary(experiment: Experiment, results: list[Any], best: dict[str, Any]) ->
         judge="gold" if experiment.is_embedded else "score",
         num_bootstrap=experiment.evaluation.num_bootstrap,
         seed=experiment.seed,
+        run=run,
     )
     return {
         **found,

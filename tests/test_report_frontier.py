@@ -35,7 +35,8 @@ def swept(*, gold: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     ]
     points = [*trained, *({"method": "best_of_n", **point} for point in best)]
     judge = "gold" if gold else "score"
-    found = summarize(points, best[0]["values"], judge=judge, num_bootstrap=50, seed=0)
+    run = values(1.1, 2.7, gold_known=gold)
+    found = summarize(points, best[0]["values"], judge=judge, num_bootstrap=50, seed=0, run=run)
     more = {"num_prompts": 8, "settings": {"num_seeds": 2}, "seconds": 1320.0}
     rows = [{k: v for k, v in row.items() if gold or k != "eval_gold"} for row in metrics()]
     return {**found, **more}, overoptimization(rows, best, found["points"])
@@ -68,6 +69,7 @@ def test_every_point_is_drawn_and_told(tmp_path: Path) -> None:
     assert "DPO (TRL), KL weight 0.01, seed 1: 3.10 nats, gold 2.20" in chart
     assert "best of 64: 2.50 nats" in chart
     assert "SFT: gold 1.70" in chart
+    assert "this run’s PPO: 1.10 nats, gold 2.70" in chart
     shapes = [tag for tag, _ in page.tags if tag in ("circle", "polygon")]
     assert shapes.count("polygon") > 17, "squares, diamonds and triangles"
 
@@ -79,6 +81,7 @@ def test_areas_and_equal_kl_are_tables(tmp_path: Path) -> None:
     assert "best-of-n 5 points, up to 2.50 nats" in text
     assert "at most 2.50 nats KL of best-of-n: estimated" in text
     assert "exactly 2.60 nats KL of best-of-n: log n − (n − 1)/n" in text
+    assert "this run’s PPO, exactly 1.10 nats" in text
     assert "The sweep took 22 min 00 s" in text
     assert "rlhf-lab evaluate --frontier" in text
 

@@ -205,6 +205,19 @@ def test_another_seed_is_another_training(begun: Path, tmp_path: Path) -> None:
     assert not torch.equal(kept[0].lm_head.weight, kept[1].lm_head.weight)
 
 
+def test_the_runs_own_policy_is_measured_beside_the_sweep(swept: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "whole"
+    shutil.copytree(swept[0], folder)
+    assert json.loads((folder / "evaluation" / "frontier.json").read_text())["run"] is None, "step 3 was not done"
+    shutil.copytree(folder / "sft", folder / "ppo")
+    run = json.loads((folder / "run.json").read_text())
+    run["stages"]["ppo"] = {"seconds": 1.0, "finished": "then"}
+    (folder / "run.json").write_text(json.dumps(run))
+    found = json.loads(sweep.sweep(experiment_of(folder)).read_text())
+    assert found["run"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-5), "a copy of the SFT model"
+    assert len([one for one in found["ppo_against_best_of_n"] if one["policy"] == "run"]) in (0, 2)
+
+
 def test_results_on_other_settings_are_refused_and_named(swept: tuple[Path, str]) -> None:
     folder, _ = swept
     with pytest.raises(UserError, match=r"frontier.total_episodes was 16 and is 24.*old values.*delete .*frontier"):

@@ -99,13 +99,21 @@ def area_under(kls: Floats, golds: Floats, base: float, max_kl: float) -> float:
 
 
 def summarize(
-    points: Sequence[dict[str, Any]], base: Values, *, judge: str, num_bootstrap: int, seed: int
+    points: Sequence[dict[str, Any]],
+    base: Values,
+    *,
+    judge: str,
+    num_bootstrap: int,
+    seed: int,
+    run: Values | None = None,
 ) -> dict[str, Any]:
     """From measured points to what the report shows: points with intervals, frontiers, areas, PPO against best-of-n.
 
     A point has `method`, `values` (one number a prompt), and `kl_coef` and `seed`, or `n` and `formula_kl`. `base` is
-    the SFT model's. `judge` is "gold" or "score". Intervals are 95 % percentile bootstraps over prompts, the same
-    resamples everywhere, so that differences are paired; they leave out how seeds differ, which the points show.
+    the SFT model's and `run` the policy's that the run itself trained, for longer than a sweep does: it is no part of
+    a frontier and is held against best-of-n at its own KL. `judge` is "gold" or "score". Intervals are 95 % percentile
+    bootstraps over prompts, the same resamples everywhere, so that differences are paired; they leave out how seeds
+    differ, which the points show.
     """
     methods = list(dict.fromkeys(point["method"] for point in points))
     curves = {method: _curve(points, method, judge) for method in methods}
@@ -134,7 +142,9 @@ def summarize(
         ],
         "frontiers": frontiers,
         "areas": {"max_kl": max_kl, "methods": areas},
-        "ppo_against_best_of_n": _ppo_against_best_of_n(points, means, base_means),
+        "run": None if run is None else {key: bootstrap_mean(values, **interval) for key, values in run.items()},
+        "ppo_against_best_of_n": _ppo_against_best_of_n(points, means, base_means)
+        + _run_against_best_of_n(run, points, means, base_means, resamples, judge),
     }
 
 
@@ -149,27 +159,65 @@ def _ppo_against_best_of_n(
     """
     if not {"ppo", "best_of_n"} <= set(means):
         return []
-    formula = np.array([point["formula_kl"] for point in points if point["method"] == "best_of_n"])
     ppo_kls, ppo_golds = means["ppo"]
-    own_kls, golds = means["best_of_n"]
+    golds = means["best_of_n"][1]
     found = []
-    for kl_of_best, kls in (("estimated", own_kls), ("formula", np.broadcast_to(formula, own_kls.shape))):
+    for kl_of_best, kls in _kls_of_best_of_n(points, means):
         kl = min(WANTED_KL, float(ppo_kls[0].max()), float(kls[0].max()))
         for question in ("at_most", "exactly"):
             ours = _read(ppo_kls, ppo_golds, base_means, kl, question)
             theirs = _read(kls, golds, base_means, kl, question)
             found.append(
                 {
+                    "policy": "sweep",
                     "question": question,
                     "kl_of_best_of_n": kl_of_best,
                     "kl": kl,
                     "wanted_kl": WANTED_KL,
-                    "ppo": _interval(ours),
-                    "best_of_n": _interval(theirs),
-                    "difference": _interval([a - b for a, b in zip(ours, theirs, strict=True)]),
+                    **_compared(ours, theirs),
                 }
             )
     return found
+
+
+def _run_against_best_of_n(
+    run: Values | None,
+    points: Sequence[dict[str, Any]],
+    means: dict[str, tuple[Floats, Floats]],
+    base_means: Floats,
+    resamples: Floats,
+    judge: str,
+) -> list[dict[str, Any]]:
+    """The run's own policy less best-of-n at the policy's KL; left out where best-of-n does not get so far."""
+    if run is None or "best_of_n" not in means:
+        return []
+    kl = float(np.mean(run["kl"]))
+    ours = _means(np.array([run[judge]]), resamples)[:, 0].tolist()
+    return [
+        {
+            "policy": "run",
+            "question": "exactly",
+            "kl_of_best_of_n": kl_of_best,
+            "kl": kl,
+            **_compared(ours, _read(kls, means["best_of_n"][1], base_means, kl, "exactly")),
+        }
+        for kl_of_best, kls in _kls_of_best_of_n(points, means)
+        if 0 <= kl <= float(kls[0].max())
+    ]
+
+
+def _kls_of_best_of_n(
+    points: Sequence[dict[str, Any]], means: dict[str, tuple[Floats, Floats]]
+) -> list[tuple[str, Floats]]:
+    """Both KLs of best-of-n, (1 + R, M) each."""
+    own = means["best_of_n"][0]
+    formula = np.array([point["formula_kl"] for point in points if point["method"] == "best_of_n"])
+    return [("estimated", own), ("formula", np.broadcast_to(formula, own.shape))]
+
+
+def _compared(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, dict[str, float]]:
+    difference = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return {"ppo": _interval(ours), "best_of_n": _interval(theirs), "difference": _interval(difference)}
 
 
 def _read(kls: Floats, golds: Floats, bases: Floats, at: float, question: str) -> list[float]:

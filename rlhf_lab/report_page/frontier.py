@@ -73,9 +73,11 @@ def mean(point: Any, key: str) -> float | None:
 
 def frontier_chart(found: Row | None) -> str:
     judge, points = judge_of(found), rows_of(found)
-    furthest = max(mean(point, "kl") or 0.0 for point in points)
+    furthest = max(mean(point, "kl") or 0.0 for point in [*points, entry(found, "run")])
     base = mean(entry(found, "base"), judge)
     groups = [] if base is None else [Group("SFT", "tone-sft", (Mark(0.0, base, f"SFT: {judge} {number(base)}"),))]
+    if (own := entry(found, "run")) is not None and mean(own, "kl") is not None and mean(own, judge) is not None:
+        groups.append(Group("this run’s PPO", "tone-held", (mark(own, "this run’s PPO", judge),)))
     for method, (name, tone, shape) in METHODS.items():
         of_method = [point for point in points if point.get("method") == method]
         line = corners(entry(found, "frontiers", method), judge, furthest)
@@ -99,8 +101,10 @@ def mark(point: Row, name: str, judge: str) -> Mark:
     kl, gold = mean(point, "kl") or 0.0, mean(point, judge) or 0.0
     if (n := finite(point.get("n"))) is not None:
         which = f"best of {count(n)}"
+    elif finite(point.get("kl_coef")) is None:
+        which = name
     else:
-        which = f"{name}, KL weight {finite(point.get('kl_coef')) or 0:g}, seed {count(point.get('seed'))}"
+        which = f"{name}, KL weight {finite(point.get('kl_coef')):g}, seed {count(point.get('seed'))}"
     return Mark(kl, gold, f"{which}: {number(kl)} nats, {judge} {number(gold)}")
 
 
@@ -222,13 +226,14 @@ def equal_kl_table(found: Row | None) -> str:
     readings = objects(entry(found, "ppo_against_best_of_n"))
     if not readings:
         return ""
-    wanted = finite(entry(readings[0], "wanted_kl"))
+    wanted = next((kl for one in readings if (kl := finite(one.get("wanted_kl"))) is not None), None)
+    where = "" if wanted is None else f", {number(wanted, 0)} nats or the most that both reach"
     rows = "".join(equal_kl_row(one) for one in readings)
     caption = (
-        f"PPO against best-of-n at equal KL: {number(wanted, 0)} nats, or the most that both reach. At most: the best"
-        " that so many nats buy, on the frontiers. Exactly: on the line between neighbouring points, past the best one"
-        " too. Where answers come again, as in a small world, log n − (n − 1)/n overstates how far best-of-n has moved;"
-        " the estimate does not."
+        f"PPO against best-of-n at equal KL{where}. At most: the best that so many nats buy, on the frontiers. Exactly:"
+        " on the line between neighbouring points, past the best one too; so is this run’s own PPO, trained for longer."
+        " Where answers come again, as in a small world, log n − (n − 1)/n overstates how far best-of-n has moved; the"
+        " estimate does not."
     )
     return (
         f'<div class="card scroll"><table><caption>{caption}</caption><thead><tr><th scope="col">At</th>'
@@ -241,8 +246,10 @@ def equal_kl_row(one: Row) -> str:
     cells = [estimate(one.get(key)) for key in ("ppo", "best_of_n", "difference")]
     question = QUESTIONS.get(str(one.get("question")), "")
     kl = KLS.get(str(one.get("kl_of_best_of_n")), "")
+    whose = "this run’s PPO, " if one.get("policy") == "run" else ""
     shown = "".join(f'<td class="n">{with_range(cell, places(cell))}</td>' for cell in cells)
     return (
-        f'<tr><th scope="row">{question} {number(one.get("kl"))} nats <span class="unit">KL of best-of-n: {kl}</span>'
+        f'<tr><th scope="row">{whose}{question} {number(one.get("kl"))} nats <span class="unit">KL of best-of-n: {kl}'
+        "</span>"
         f"</th>{shown}</tr>"
     )

@@ -99,6 +99,7 @@ def test_the_common_range_ends_where_the_first_method_ends() -> None:
 
 def test_ppo_against_best_of_n_at_equal_kl() -> None:
     found = {(one["question"], one["kl_of_best_of_n"]): one for one in summary()["ppo_against_best_of_n"]}
+    assert {one["policy"] for one in found.values()} == {"sweep"}
     assert {one["kl"] for (_, which), one in found.items() if which == "estimated"} == {2.0}
     assert found["at_most", "estimated"]["difference"]["mean"] == pytest.approx(2.6 - 2.0)
     assert found["exactly", "formula"]["kl"] == 2.4
@@ -110,6 +111,20 @@ def test_ppo_is_held_against_best_of_n_at_five_nats_where_both_get_there() -> No
     wide = [{**point, "values": {**point["values"], "kl": [9.0] * 50}} for point in points()[3:4]]
     found = summary([*points()[:3], *wide, *far])["ppo_against_best_of_n"]
     assert {one["kl"] for one in found} == {5.0}
+
+
+def test_the_runs_own_policy_is_held_against_best_of_n_at_its_kl() -> None:
+    found = [one for one in summary(run=values(1.0, 2.5))["ppo_against_best_of_n"] if one["policy"] == "run"]
+    assert [(one["kl_of_best_of_n"], one["kl"]) for one in found] == [("estimated", 1.0), ("formula", 1.0)]
+    assert found[0]["difference"]["mean"] == pytest.approx(2.5 - (1.4 + 0.9 / 1.9 * 0.6))
+    assert found[1]["difference"]["mean"] == pytest.approx(2.5 - (1.4 + 0.8 / 2.2 * 0.6))
+    assert summary(run=values(1.0, 2.5))["run"]["gold"]["mean"] == pytest.approx(2.5)
+    assert summary(run=values(1.0, 2.5))["areas"] == summary()["areas"]
+
+
+def test_a_policy_that_best_of_n_does_not_reach_is_not_held_against_it() -> None:
+    found = summary(run=values(2.2, 2.5))["ppo_against_best_of_n"]
+    assert [one["kl_of_best_of_n"] for one in found if one["policy"] == "run"] == ["formula"]
 
 
 def test_what_is_past_the_best_point_shows_only_in_exactly() -> None:
