@@ -103,14 +103,19 @@ def best_of_n(experiment: Experiment, yardstick: Yardstick | None = None) -> dic
 
 
 def write_overoptimization(experiment: Experiment, yardstick: Yardstick | None = None) -> None:
-    """`evaluation/overoptimization.json`: gold against proxy along PPO, best-of-n and the sweep, if there was one."""
+    """`evaluation/overoptimization.json`: gold against proxy along PPO, best-of-n and the sweep, if there was one.
+
+    Without a gold score, best-of-n would cost many samples and show little: it is left to the sweep, which brings its
+    yardstick.
+    """
     if not process_state().is_main_process:
         return
     folder = experiment.run_folder
     swept = folder / "evaluation" / "frontier.json"
+    is_measured = experiment.is_embedded or yardstick is not None
     found = overoptimization(
         read_metrics(folder / "ppo"),
-        best_of_n(experiment, yardstick)["points"],
+        best_of_n(experiment, yardstick)["points"] if is_measured else [],
         read_json(swept)["points"] if swept.exists() else [],
     )
     write_json(folder / "evaluation" / "overoptimization.json", found)

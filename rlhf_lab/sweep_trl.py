@@ -23,6 +23,7 @@ from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 from rlhf_lab.config import EMBEDDED, Experiment, FrontierSection
 from rlhf_lab.data.batches import pad_right
 from rlhf_lab.data.prompts import encode_completion, encode_prompt, prompt_key
+from rlhf_lab.errors import UserError
 from rlhf_lab.generation.sample import mask_completions
 from rlhf_lab.models.language import load_causal_lm, stop_token_ids
 from rlhf_lab.models.scalar import sequence_scores
@@ -174,7 +175,7 @@ def preference_scale(chosen: torch.Tensor, rejected: torch.Tensor) -> float:
     """The t that makes sigmoid(t (chosen - rejected)) the likeliest probability of what raters preferred, for scores
     (N,) of N pairs: the slope of a logistic regression without intercept, by bisection, at most 100.
 
-    Raises ValueError where the scores prefer the rejected side on the whole: no positive t fits.
+    Raises UserError where the scores prefer the rejected side on the whole: no positive t fits.
     """
     difference = (chosen - rejected).double()
 
@@ -182,8 +183,9 @@ def preference_scale(chosen: torch.Tensor, rejected: torch.Tensor) -> float:
         return float((difference * torch.sigmoid(-t * difference)).mean())
 
     if slope(0.0) <= 0:
-        raise ValueError(
-            f"mean score difference {float(difference.mean()):.3f}; need scores that prefer what was chosen"
+        raise UserError(
+            f"the reward model scores rejected answers {-float(difference.mean()):.3f} above chosen ones, so no beta of "
+            "DPO belongs to a KL weight; train it on more comparisons, or leave dpo out of frontier.methods"
         )
     low, high = 0.0, 100.0
     for _ in range(60):

@@ -227,9 +227,6 @@ def hh_settings(tmp_path: Path) -> list[str]:
         "ppo.eval_steps=1",
         "evaluation.num_prompts=8",
         "evaluation.num_bootstrap=20",
-        "frontier.num_prompts=4",
-        "frontier.best_of=[2]",
-        "frontier.best_of_samples=2",
     ]
 
 
@@ -243,6 +240,9 @@ def test_real_human_preferences_go_through_all_three_steps(tmp_path: Path) -> No
     assert 0 <= judged["accuracy"]["low"] <= judged["accuracy"]["high"] <= 1
     found = json.loads((folder / "evaluation" / "policy.json").read_text())
     assert "gold" not in found["policies"]["ppo"]
+    traced = json.loads((folder / "evaluation" / "overoptimization.json").read_text())
+    assert "no gold score" in traced["ppo"]["words"]
+    assert traced["best_of_n"]["points"] == [], "many samples that would show little"
     assert "Human:" not in output  # offensive text: rows never enter logs
 
 

@@ -18,6 +18,7 @@ import numpy as np
 Form = Literal["best_of_n", "rl"]
 
 NEEDED = 3  # points with KL above 0: two would be met exactly and say nothing about the fit
+NOTHING = 1e-9  # nats; what rounding leaves of 0
 
 
 def fit(kls: Sequence[float], gains: Sequence[float], form: Form) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def fit(kls: Sequence[float], gains: Sequence[float], form: Form) -> dict[str, A
     KLs that were measured, "none", "unknown") and `words`, which say what that means. With fewer than NEEDED points,
     or points that do not tell a and b apart, a and b are None and `turn` is "unknown".
     """
-    pairs = [(kl, gain) for kl, gain in zip(kls, gains, strict=True) if kl > 0]
+    pairs = [(kl, gain) for kl, gain in zip(kls, gains, strict=True) if kl > NOTHING]
     found: dict[str, Any] = {
         "form": form,
         "a": None,
