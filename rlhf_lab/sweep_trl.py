@@ -184,7 +184,7 @@ def preference_scale(chosen: torch.Tensor, rejected: torch.Tensor) -> float:
 
     if slope(0.0) <= 0:
         raise UserError(
-            f"the reward model scores rejected answers {-float(difference.mean()):.3f} above chosen ones, so no beta of "
+            f"the reward model scores rejected answers {-float(difference.mean()):.3f} above chosen ones: no beta of "
             "DPO belongs to a KL weight; train it on more comparisons, or leave dpo out of frontier.methods"
         )
     low, high = 0.0, 100.0
