@@ -294,7 +294,7 @@ def test_settings_that_can_not_work_are_refused(setting: str, message: str) -> N
 
 def test_rloo_is_paid_what_ppo_is_paid(begun: Path) -> None:
     """The reward model's own forward on the very tokens, scaled and clipped, less the penalty where no end came."""
-    experiment = experiment_of(begun, "ppo.score_scale=2.0", "ppo.score_clip=0.9", "ppo.missing_eos_penalty=0.3")
+    experiment = experiment_of(begun, "ppo.score_scale=2.0", "ppo.score_clip=0.7", "ppo.missing_eos_penalty=0.3")
     tokenizer = byte_tokenizer()
     policy = GPT2LMHeadModel.from_pretrained(begun / "sft")
     reward = sweep_trl.reward_of_ppo(begun, policy, tokenizer, experiment.ppo, torch.device("cpu"))
@@ -306,7 +306,9 @@ def test_rloo_is_paid_what_ppo_is_paid(begun: Path) -> None:
         ids = torch.tensor([tokenizer(prompt)["input_ids"] + completion])
         with torch.no_grad():
             score = float(judge(input_ids=ids).logits)
-        expected.append(max(-0.9, min(0.9, 2 * score)))
+        expected.append(max(-0.7, min(0.7, 2 * score)))
+    assert 0.7 in map(abs, expected), "one is clipped"
+    assert min(map(abs, expected)) < 0.7, "and one is not"
     expected[1] -= 0.3
     assert reward(prompts=prompts, completion_ids=completions, completions=["", ""]) == pytest.approx(
         expected, abs=1e-5

@@ -50,11 +50,11 @@ def overoptimization(
 
 def _traced(points: list[dict[str, Any]], form: Form, base: dict[str, Any] | None) -> dict[str, Any]:
     """The points of one curve and the fit of their gold gains over `base`."""
-    golds = [point.get("gold") for point in points]
-    if base is None or base.get("gold") is None or None in golds:
+    known = [point for point in points if point.get("gold") is not None]
+    if base is None or base.get("gold") is None:
         return {"points": points, "base_gold": None, "fit": None, "words": NO_GOLD if points else "not measured"}
-    gains = [float(gold) - float(base["gold"]) for gold in golds if gold is not None]
-    found = fit([point["kl"] for point in points], gains, form)
+    gains = [float(point["gold"]) - float(base["gold"]) for point in known]
+    found = fit([point["kl"] for point in known], gains, form)
     return {"points": points, "base_gold": base["gold"], "fit": found, "words": found["words"]}
 
 

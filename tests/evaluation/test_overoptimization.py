@@ -1,10 +1,12 @@
 """Gold against proxy: which rows become points, what they are measured from, and what is said without gold."""
 
+import math
 from typing import Any
 
 import pytest
+import torch
 
-from rlhf_lab.evaluation.best_of_n import best_of_n_points
+from rlhf_lab.evaluation.best_of_n import Samples, best_of_n_points
 from rlhf_lab.evaluation.overoptimization import overoptimization
 from rlhf_lab.functional import best_of_n_kl
 
@@ -13,8 +15,6 @@ D = [0.5, 1.0, 1.5, 2.0, 3.0]
 
 def ppo_rows(a: float, b: float, *, gold: bool = True) -> list[dict[str, Any]]:
     """A run whose gold follows d (a - b ln d) from 1.7 on, an evaluation at every tenth update."""
-    import math
-
     rows: list[dict[str, Any]] = [{"step": 0, "eval_scores": 0.0, "eval_kl": 0.0, "eval_gold": 1.7}]
     for number, d in enumerate(D, start=1):
         rows.append({"step": 10 * number, "objective/kl": d * d, "objective/scores": d})
@@ -66,6 +66,14 @@ def test_the_sweeps_ppo_points_are_a_curve_of_their_own() -> None:
     assert found["base_gold"] == 1.5, "the SFT model's, from best of 1"
 
 
+def test_an_evaluation_that_lacks_gold_is_a_point_without_a_part_in_the_fit() -> None:
+    rows = ppo_rows(1.0, 0.6)
+    rows[4] = {"step": 20, "eval_scores": 9.0, "eval_kl": 9.0}
+    found = overoptimization(rows, [])["ppo"]
+    assert (found["fit"]["a"], found["fit"]["num_points"]) == (pytest.approx(1.0), 4)
+    assert found["points"][2]["gold"] is None
+
+
 def test_without_gold_there_is_no_fit_and_it_says_why() -> None:
     found = overoptimization(ppo_rows(1.0, 0.6, gold=False), best_points(gold=False))
     for curve in ("ppo", "best_of_n"):
@@ -80,10 +88,6 @@ def test_a_run_without_evaluations_says_that_nothing_was_measured() -> None:
 
 
 def test_best_of_n_points_are_what_it_reads() -> None:
-    import torch
-
-    from rlhf_lab.evaluation.best_of_n import Samples
-
     samples = Samples(torch.tensor([2, 2]), torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5]).log(), None)
     found = overoptimization([], best_of_n_points([samples], [1, 2]))["best_of_n"]
     assert [point["kl"] for point in found["points"]] == pytest.approx([0.0, 0.1308], abs=1e-3)  # ln 2 less H(1/4)
