@@ -25,6 +25,7 @@ from rlhf_lab.gold_against_proxy import Yardstick, best_of_n, settings_of_measur
 from rlhf_lab.models.language import load_causal_lm
 from rlhf_lab.pipeline import quiet_libraries, say
 from rlhf_lab.stages.ppo import PPOTrainer
+from rlhf_lab.training.checkpoint import saving
 from rlhf_lab.training.records import is_finished, read_json, write_json
 from rlhf_lab.training.run import process_state
 from rlhf_lab.training.run_folder import FREE_KEYS, open_run_folder
@@ -120,9 +121,6 @@ def train_and_measure(experiment: Experiment, yardstick: Yardstick, point: Point
     policy = load_causal_lm(str(experiment.run_folder / "sft"), yardstick.tokenizer).eval()
     policy.load_state_dict(trained.state_dict())  # a plain model on the CPU: TRL changes the forward of its own
     values = yardstick.measured(policy)
-    if experiment.frontier.keep_models:
-        policy.save_pretrained(folder)
-        yardstick.tokenizer.save_pretrained(folder)
     result = {
         "method": point.method,
         "kl_coef": point.kl_coef,
@@ -133,7 +131,11 @@ def train_and_measure(experiment: Experiment, yardstick: Yardstick, point: Point
         "seconds": round(time.perf_counter() - started, 1),
         "values": values,
     }
-    write_json(folder / "results.json", result)
+    with saving(folder):
+        if experiment.frontier.keep_models:
+            policy.save_pretrained(folder)
+            yardstick.tokenizer.save_pretrained(folder)
+        write_json(folder / "results.json", result)
     return result
 
 

@@ -1,5 +1,6 @@
 """The sweep on a run made by hand: one layer, random weights, bytes as tokens. What is done stays done."""
 
+import errno
 import json
 import re
 import shutil
@@ -216,6 +217,21 @@ def test_the_runs_own_policy_is_measured_beside_the_sweep(swept: tuple[Path, str
     found = json.loads(sweep.sweep(experiment_of(folder)).read_text())
     assert found["run"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-5), "a copy of the SFT model"
     assert len([one for one in found["ppo_against_best_of_n"] if one["policy"] == "run"]) in (0, 2)
+
+
+def test_a_full_disk_says_how_to_go_on(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "full"
+    shutil.copytree(begun, folder)
+    write = sweep.write_json
+
+    def full(path: Path, value: Any) -> None:
+        if path.name == "results.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, value)
+
+    monkeypatch.setattr(sweep, "write_json", full)
+    with pytest.raises(UserError, match=r"could not save .*ppo/0\.1-seed0.*No space left.*same command again"):
+        sweep.sweep(experiment_of(folder, "frontier.methods=[ppo]"))
 
 
 def test_results_on_other_settings_are_refused_and_named(swept: tuple[Path, str]) -> None:
