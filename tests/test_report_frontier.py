@@ -77,6 +77,7 @@ def test_every_point_is_drawn_and_told(tmp_path: Path) -> None:
 def test_areas_and_equal_kl_are_tables(tmp_path: Path) -> None:
     text = run_with(tmp_path / "run").text
     assert "from KL 0 to the 2.50 nats that every method reaches" in text
+    assert "seeds averaged at each KL weight: 2;" in text
     assert "PPO 6 points, up to 3.05 nats" in text
     assert "best-of-n 5 points, up to 2.50 nats" in text
     assert "at most 2.50 nats KL of best-of-n: estimated" in text

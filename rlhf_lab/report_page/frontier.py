@@ -206,7 +206,7 @@ def area_table(data: RunData) -> str:
     caption = (
         f"Area under each frontier, above the SFT model’s {what}, from KL 0 to the {up_to}"
         f" nats that every method reaches. {count(entry(found, 'num_prompts'))} held-out prompts,"
-        f" {count(entry(settings, 'num_seeds'))} seeds averaged at each KL weight; in brackets: 95 % bootstrap over"
+        f" seeds averaged at each KL weight: {count(entry(settings, 'num_seeds'))}; in brackets: 95 % bootstrap over"
         f' prompts. The sweep took {duration(entry(found, "seconds"))}: <code class="command">'
         f"{escaped(data.command('evaluate --frontier'))}</code>"
     )
