@@ -52,7 +52,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        return f"{self.method}/{self.kl_coef:g}-seed{self.number}"
+        return f"{self.method}/{self.kl_coef!r}-seed{self.number}"  # all digits: no two weights share a folder
 
 
 def sweep(experiment: Experiment) -> Path:
