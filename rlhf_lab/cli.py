@@ -76,12 +76,25 @@ def ppo(settings: Settings = None) -> None:
 
 
 @app.command()
-def evaluate(settings: Settings = None) -> None:
-    """SFT against PPO on held-out prompts."""
+def evaluate(
+    settings: Settings = None,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Sweep over KL weights: PPO, TRL's RLOO and DPO, best-of-n.")
+    ] = False,
+) -> None:
+    """SFT against PPO on held-out prompts; with --frontier the reward-KL frontier of several methods."""
+    if frontier:
+        from rlhf_lab.results import print_frontier
+        from rlhf_lab.sweep import sweep
+
+        return print_frontier(sweep(_experiment(settings)))
     _do(["evaluation"], settings)
+    from rlhf_lab.gold_against_proxy import add_overoptimization
     from rlhf_lab.results import print_results
 
-    print_results(_experiment(settings).run_folder)
+    experiment = _experiment(settings)
+    add_overoptimization(experiment)  # runs that were evaluated before this existed lack it
+    return print_results(experiment.run_folder)
 
 
 @app.command()

@@ -122,6 +122,47 @@ class EvaluationSection(Section):
     num_samples: CountOrNever = 10
 
 
+class FrontierSection(Section):
+    """`rlhf-lab evaluate --frontier`: PPO, TRL's RLOO and DPO at several KL weights and seeds, and best-of-n, all from
+    the run's SFT model. PPO trains as the `ppo` section says, at a fixed KL weight; RLOO takes its batch sizes, number
+    of passes, schedule and sampling from there too, so that both see equally many samples."""
+
+    methods: Annotated[list[Literal["ppo", "rloo", "dpo", "best_of_n"]], Field(min_length=1)] = Field(
+        ["ppo", "rloo", "dpo", "best_of_n"]
+    )
+    kl_coefs: Annotated[list[Positive], Field(min_length=1)] = Field(
+        [0.5, 0.2, 0.1, 0.03, 0.01], description="score per nat, as ppo.kl_coef"
+    )
+    num_seeds: Count = Field(2, description="trainings at each KL weight")
+    total_episodes: Count = Field(10_000, description="of each training of PPO and RLOO")
+    rloo_num_generations: Annotated[int, Field(ge=2)] = Field(4, description="completions of a prompt in a rollout")
+    rloo_learning_rate: Positive | None = Field(None, description="default: ppo.learning_rate")
+    dpo_num_pairs: Count = Field(10_000, description="comparisons in each training of DPO, drawn at random")
+    dpo_num_epochs: Positive = 1
+    dpo_batch_size: Count = 64
+    dpo_micro_batch_size: Count = 64
+    dpo_learning_rate: Positive = 1e-6
+    num_prompts: Count = Field(128, description="held-out prompts on which every policy is measured")
+    samples_per_prompt: Count = Field(4, description="completions measured of a trained policy")
+    best_of: Annotated[list[Count], Field(min_length=1)] = Field([1, 2, 4, 8, 16, 32, 64], description="values of n")
+    best_of_samples: Count = Field(64, description="completions of the SFT model for best-of-n, for each prompt")
+    keep_models: bool = Field(False, description="keep every trained policy, not only its results")
+
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
+        for key in ("methods", "kl_coefs", "best_of"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}={values} names one twice; type each once")
+        if max(self.best_of) > self.best_of_samples:
+            raise ValueError(
+                f"best_of={self.best_of} asks for more than best_of_samples={self.best_of_samples} completions of a "
+                f"prompt; type best_of_samples={max(self.best_of)} or leave out larger n"
+            )
+        must_divide("dpo_batch_size", self.dpo_batch_size, "dpo_micro_batch_size", self.dpo_micro_batch_size)
+        return self
+
+
 class TrackingSection(Section):
     """Where metrics go besides the run folder."""
 
@@ -140,6 +181,7 @@ class Experiment(Section):
     reward: RewardSection = Field(default_factory=RewardSection)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    frontier: FrontierSection = Field(default_factory=FrontierSection)
     tracking: TrackingSection = Field(default_factory=TrackingSection)
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.policy import evaluate_policies, gold_means
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
+from rlhf_lab.gold_against_proxy import write_overoptimization
 from rlhf_lab.models.adapters import SharedBase, give_adapter
 from rlhf_lab.models.language import check_length, context_of, load_causal_lm, load_tokenizer, read_template
 from rlhf_lab.models.scalar import load_scalar_model
@@ -262,6 +263,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         seed=experiment.seed,
     )
     write_json(run_folder / "evaluation" / "policy.json", found)
+    write_overoptimization(experiment)
     return {}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from string import Template
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.report_page import closing, curves, estimates, opening, raters
+from rlhf_lab.report_page import closing, curves, estimates, frontier, opening, raters
 from rlhf_lab.report_page.compare import opening as compared
 from rlhf_lab.report_page.compare import overlaid, results, samples, settings
 from rlhf_lab.report_page.compare.runs import ComparedRun, read_runs
@@ -29,6 +29,7 @@ from rlhf_lab.report_page.text import entry, escaped
 
 NAVIGATION = {
     "comparison": "SFT against PPO",
+    "frontier": "Gold and KL",
     "ppo": "PPO curves",
     "earlier": "SFT and reward model",
     "reward-model": "Comparisons",
@@ -111,6 +112,7 @@ def body(data: RunData) -> str:
         header(opening.opening(data), NAVIGATION),
         opening.steps(data),
         estimates.comparison(data),
+        frontier.frontier(data),
         curves.ppo_curves(data),
         curves.earlier_curves(data),
         raters.reward_model(data),

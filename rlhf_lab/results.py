@@ -22,12 +22,42 @@ ROWS = {
 }
 
 
+WHOSE = {"sweep": "the sweep's PPO", "run": "this run's PPO"}
+
+
 def print_results(run_folder: Path) -> None:
     """Print SFT against PPO with 95 % intervals. Raises UserError where the run has not been evaluated."""
     console = Console()
     console.print(results_table(run_folder))
     for line in summary_lines(run_folder):
         console.print(line)
+
+
+def print_frontier(path: Path) -> None:
+    """Print the areas under the frontiers of evaluation/frontier.json, and PPO against best-of-n at equal KL."""
+    found = read_json(path)
+    console, judge = Console(), found["judge"]
+    table = Table(title=f"{judge} over KL: area above the SFT model's, up to {found['areas']['max_kl']:.2f} nats")
+    for column, justify in (("", "left"), ("area", "right"), ("mean gain", "right"), ("reaches", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for method, area in found["areas"]["methods"].items():
+        gain = _interval(area["mean_gain"]) if area["mean_gain"] else "-"
+        table.add_row(method, _interval(area), gain, f"{area['max_kl']:.2f} nats")
+    console.print(table)
+    for line in equal_kl_lines(found):
+        console.print(line)
+    if judge == "score":
+        console.print("no gold score outside the embedded world: these are the reward model's own scores")
+    console.print(f"seconds: {found['seconds']:.0f} in all")
+
+
+def equal_kl_lines(found: dict[str, Any]) -> list[str]:
+    """PPO against best-of-n, one line for each reading; none where one of them was not swept."""
+    return [
+        f"{WHOSE[one['policy']]} against best-of-n at {one['kl']:.2f} nats ({one['question'].replace('_', ' ')}; "
+        f"KL of best-of-n: {one['kl_of_best_of_n']}): {found['judge']} {_interval(one['difference'])}"
+        for one in found["ppo_against_best_of_n"]
+    ]
 
 
 def results_table(run_folder: Path) -> Table:

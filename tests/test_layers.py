@@ -36,13 +36,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rate": BELOW_2 | set(LAYER_2) | {"rate_samples", "rate_votes"},  # the command: a run folder and its votes
     "rate_samples": BELOW_2 | set(LAYER_2),
     "rate_votes": BELOW_2 | set(LAYER_2),
-    "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes"},
+    "gold_against_proxy": BELOW_2 | set(LAYER_2),  # best-of-n and over-optimisation of a run folder
+    "pipeline": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "rate_votes"},
+    "sweep_trl": BELOW_2 | set(LAYER_2) | {"rate_votes"},
+    "sweep": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "pipeline", "sweep_trl"},
     "results": set(BELOW_2),  # the table at the end of a run
     "chat_models": set(BELOW_2),  # a run's models, asked side by side: in the terminal and in the browser
     "chat_page": BELOW_2 | {"chat_models", "rating"},
     "chat": BELOW_2 | {"chat_models", "chat_page"},
     "doctor": set(BELOW_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "rate", "results", "chat", "doctor"},
+    "cli": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "pipeline", "sweep", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"ppo_config", "stages"},  # the two lazy exports
 }

@@ -40,6 +40,9 @@ SMALL = [
     "ppo.save_steps=1",
     "evaluation.num_prompts=40",
     "evaluation.num_bootstrap=50",
+    "frontier.num_prompts=16",
+    "frontier.best_of=[1, 2, 4]",
+    "frontier.best_of_samples=4",
 ]
 
 
@@ -66,6 +69,17 @@ def test_a_run_leaves_every_promised_file(finished: Path) -> None:
     ]
     missing = [name for line in promised for name in line.split() if not (finished / name).is_file()]
     assert not missing
+
+
+def test_an_evaluation_traces_gold_against_proxy(finished: Path) -> None:
+    path = finished / "evaluation" / "overoptimization.json"
+    found = json.loads(path.read_text())
+    assert [point["step"] for point in found["ppo"]["points"]] == [0, 2, 3], "the run's own evaluations"
+    assert [point["n"] for point in found["best_of_n"]["points"]] == [1, 2, 4]
+    assert all(point["gold"] is not None for curve in found.values() for point in curve["points"])
+    path.unlink()  # as in a run that was evaluated before this existed
+    invoke("evaluate", str(finished))
+    assert json.loads(path.read_text()) == found
 
 
 def test_one_base_with_four_adapters_goes_through_all_three_steps(tmp_path: Path) -> None:
@@ -226,6 +240,9 @@ def test_real_human_preferences_go_through_all_three_steps(tmp_path: Path) -> No
     assert 0 <= judged["accuracy"]["low"] <= judged["accuracy"]["high"] <= 1
     found = json.loads((folder / "evaluation" / "policy.json").read_text())
     assert "gold" not in found["policies"]["ppo"]
+    traced = json.loads((folder / "evaluation" / "overoptimization.json").read_text())
+    assert "no gold score" in traced["ppo"]["words"]
+    assert traced["best_of_n"]["points"] == [], "many samples that would show little"
     assert "Human:" not in output  # offensive text: rows never enter logs
 
 

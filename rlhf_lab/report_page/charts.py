@@ -172,11 +172,11 @@ def frame(x: Axis, y: Axis) -> str:
     """Grid lines and tick labels, hidden from screen readers: the summary says what they show."""
     places = None if y.log else places_that_tell_apart(y.ticks[1] - y.ticks[0])
     rows = "".join(
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(t)}" y2="{y(t)}"/>'
-        f'<text x="{LEFT - 7}" y="{y(t) + 4}" text-anchor="end">{tick(t, places)}</text>'
+        f'<line x1="{x.start}" x2="{x.end}" y1="{y(t)}" y2="{y(t)}"/>'
+        f'<text x="{x.start - 7}" y="{y(t) + 4}" text-anchor="end">{tick(t, places)}</text>'
         for t in y.ticks
     )
-    bottom = HEIGHT - BOTTOM
+    bottom = y.start
     columns = "".join(
         f'<text x="{x(t)}" y="{bottom + 15}" text-anchor="middle">{tick(t, None)}</text>' for t in x.ticks
     )

@@ -36,6 +36,8 @@ class RunData:
     reward_model: Row | None  # evaluation/reward_model.json
     policy: Row | None  # evaluation/policy.json
     notes: tuple[str, ...]  # files that could not be read, in words
+    frontier: Row | None = None  # evaluation/frontier.json
+    overoptimization: Row | None = None  # evaluation/overoptimization.json
 
     def state(self, stage: str) -> State:
         """run.json names a stage only when it ended; metrics without that name are a stage that runs or stopped."""
@@ -69,6 +71,9 @@ def read_run(folder: Path) -> RunData:
     notes: list[str] = []
     run = read_object(folder / "run.json", notes) or {}
     config = read_text(folder / "config.yaml")
+    evaluated = {
+        name: read_object(folder / "evaluation" / f"{name}.json", notes) for name in ("frontier", "overoptimization")
+    }
     return RunData(
         folder=folder,
         run=run,
@@ -79,6 +84,7 @@ def read_run(folder: Path) -> RunData:
         reward_model=read_object(folder / "evaluation" / "reward_model.json", notes),
         policy=read_object(folder / "evaluation" / "policy.json", notes),
         notes=tuple(notes),
+        **evaluated,
     )
 
 
