@@ -99,7 +99,9 @@ def report(
         from rlhf_lab.report import write_comparison
 
         if len(runs) < len(words):
-            raise UserError(f"several runs take no settings: leave out {' '.join(set(words) - set(runs))}")
+            raise UserError(
+                f"several runs take no settings: leave out {' '.join(word for word in words if word not in runs)}"
+            )
         print(f"report  {write_comparison(words, Path(out) if out else None)}")
         return
     if out:
