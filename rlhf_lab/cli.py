@@ -115,14 +115,21 @@ def report(
         from rlhf_lab.report import write_comparison
 
         if len(runs) < len(words):
-            raise UserError(f"several runs take no settings: leave out {' '.join(set(words) - set(runs))}")
+            raise UserError(
+                f"several runs take no settings: leave out {' '.join(word for word in words if word not in runs)}"
+            )
         print(f"report  {write_comparison(words, Path(out) if out else None)}")
         return
     if out:
         raise UserError(
             "--out goes with two or more runs, rlhf-lab report RUN1 RUN2 --out FILE; that of one run lies in it"
         )
-    experiment = _experiment([str(Path("runs") / words[0])] if _is_name_of_run(words) else words)
+    if folder := _named_run(words):
+        from rlhf_lab.report import write_report
+
+        print(f"report  {write_report(folder)}")
+        return
+    experiment = _experiment(words)
     from rlhf_lab import pipeline
 
     pipeline.report(experiment)
@@ -249,8 +256,10 @@ def _experiment(settings: list[str] | None) -> "Experiment":
     return load_experiment(configs[0] if configs else None, overrides)
 
 
-def _is_name_of_run(words: list[str]) -> bool:
-    return len(words) == 1 and not Path(words[0]).exists() and (Path("runs") / words[0] / "config.yaml").is_file()
+def _named_run(words: list[str]) -> Path | None:
+    """The one run that is named, by folder or by its name in runs/: its page needs neither settings nor torch."""
+    candidates = [Path(words[0]), Path("runs") / words[0]] if len(words) == 1 else []
+    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
 
 
 def _do(stages: list[str], settings: list[str] | None) -> None:

@@ -226,10 +226,19 @@ def test_mistakes_with_several_runs(
     assert message in capsys.readouterr().err
 
 
-def test_report_takes_the_name_of_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("name: mine\nseed: 5\n")
-    monkeypatch.chdir(tmp_path)
-    assert run_main(monkeypatch, "report", "mine") in (0, None)
-    assert (folder / "report.html").is_file()
+@pytest.mark.parametrize("word", ["mine", "runs/mine"])
+def test_report_of_one_run_by_its_name_or_folder_loads_no_torch(tmp_path: Path, word: str) -> None:
+    make_run(tmp_path / "runs" / "mine")
+    code = (
+        "import sys\n"
+        "from rlhf_lab import cli\n"
+        f"sys.argv = ['rlhf-lab', 'report', {word!r}]\n"
+        "try:\n"
+        "    cli.main()\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    found = python("-c", code, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "report  runs/mine/report.html\n"
+    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
