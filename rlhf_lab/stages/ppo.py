@@ -273,8 +273,9 @@ class PPOTrainer:
         return metrics | {"kl_coef": self.kl_coef, "episode": float(self.update_number * self.args.rollout_batch_size)}
 
     def evaluate(self) -> dict[str, float]:
-        """Sample for the evaluation prompts: `eval_scores`, `eval_kl`, `eval_length`, `eval_eos_fraction`, and what
-        `evaluation_metrics` adds. The same numbers are drawn each time, so that two evaluations compare policies only.
+        """Sample for the evaluation prompts: `eval_scores` with its standard error, `eval_kl`, `eval_length`,
+        `eval_eos_fraction`, and what `evaluation_metrics` adds. The same numbers are drawn each time, so that two
+        evaluations compare policies only.
         """
         if self.eval_prompts is None:
             return {}
@@ -287,13 +288,18 @@ class PPOTrainer:
         self.life.write_samples(batch, texts, scores, kl)
         return {
             "eval_scores": float(scores.mean()),
+            "eval_scores_stderr": float(scores.std(correction=0)) / len(scores) ** 0.5,
             "eval_kl": float(kl.mean()),
             "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
             "eval_eos_fraction": float(rollout.stopped.float().mean()),
         } | self.evaluation_metrics(batch.prompts, texts)
 
     def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
-        """More metrics of an evaluation; override it. Names should start with `eval_`."""
+        """More metrics of an evaluation; override it. Names should start with `eval_`.
+
+        `eval_gold` and `eval_gold_stderr`, a score that training never sees and its standard error, set the alarm that
+        rings where it falls while the reward rises (`ppo_alarms.py`).
+        """
         return {}
 
     def generate(

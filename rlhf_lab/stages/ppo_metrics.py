@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rlhf_lab.data.repetition import repetition
 from rlhf_lab.functional import explained_variance
 from rlhf_lab.stages.rollout import Rollout
 
@@ -39,7 +40,19 @@ def of_rollout(
         "val/explained_variance": explained_variance(rollout.values, returns, mask),
         "completion_length": mask.sum(1).float().mean(),
     }
-    return {name: float(value) for name, value in figures.items()} | _of_sources(rollout.source_scores, sources)
+    plain = {name: float(value) for name, value in figures.items()}
+    return {
+        **plain,
+        "completion_repetition": mean_repetition(rollout),
+        **_of_sources(rollout.source_scores, sources),
+    }
+
+
+def mean_repetition(rollout: Rollout) -> float:
+    """The share of 3-grams of a completion that occurred before in it, averaged over completions."""
+    lengths = rollout.completion_mask.sum(1).tolist()
+    rows = zip(rollout.completion_ids.tolist(), lengths, strict=True)
+    return sum(repetition(row[:length]) for row, length in rows) / len(lengths)
 
 
 def _of_sources(scores: Tensor, names: Sequence[str]) -> dict[str, float]:
