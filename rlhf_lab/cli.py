@@ -33,6 +33,12 @@ Settings = Annotated[
 ]
 
 
+Between = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="POLICY POLICY", help="Two policies of the run, such as: sft ppo, or ppo/checkpoint-64 ppo."),
+]
+
+
 class Rows(Enum):
     majority = "majority"
     each = "each"
@@ -73,12 +79,21 @@ def ppo(settings: Settings = None) -> None:
 
 
 @app.command()
-def evaluate(settings: Settings = None) -> None:
-    """SFT against PPO on held-out prompts."""
-    _do(["evaluation"], settings)
+def evaluate(
+    settings: Settings = None,
+    between: Between = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Train the reward model on fewer comparisons too.")
+    ] = False,
+    ensemble: Annotated[int, typer.Option(min=0, help="Train so many reward models, and see where they differ.")] = 0,
+) -> None:
+    """SFT against PPO on held-out prompts, by gold score, reward model, reward functions and votes."""
+    experiment = _experiment(settings)
+    from rlhf_lab import gather_evidence
     from rlhf_lab.results import print_results
 
-    print_results(_experiment(settings).run_folder)
+    gather_evidence.evaluate(experiment, between=between, learning_curve=learning_curve, num_members=ensemble)
+    print_results(experiment.run_folder)
 
 
 @app.command()
@@ -107,6 +122,7 @@ def rate(
     rater: Annotated[list[str] | None, typer.Option(help="Who rates; give it once for each rater.")] = None,
     pairs: Annotated[str | None, typer.Option(help="A file of pairs instead of samples of the SFT model.")] = None,
     num_pairs: Annotated[int, typer.Option(min=1, help="Pairs in all; those that are missing are sampled.")] = 50,
+    between: Between = None,
     raters_per_pair: Annotated[int, typer.Option(min=1, help="How many different raters vote on a pair.")] = 1,
     gold_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of gold questions.")] = 0.05,
     repeat_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs that come again, swapped.")] = 0.05,
@@ -140,6 +156,8 @@ def rate(
     asked = [name for name, value in actions.items() if value]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} were given together; give one of them at a time")
+    if between and (report or export or import_ or new_run):
+        raise UserError(f"--between brings pairs to rate, and {asked[0]} takes none; leave one of them out")
     plan = Plan(raters_per_pair, gold_rate, repeat_rate, 60 * lease_minutes)
     if report:
         return rating.report(experiment)
@@ -150,12 +168,15 @@ def rate(
     if new_run:
         return rating.begin_new_run(experiment, new_run)
     if simulate:
-        return rating.simulate(experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, plan=plan)
+        return rating.simulate(
+            experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, between=between, plan=plan
+        )
     return rating.rate(
         experiment,
         raters=rater or [],
         pairs=pairs,
         num_pairs=num_pairs,
+        between=between,
         plan=plan,
         address=Address(host, port, open_to_network, tuple(public_name or ())),
         guidelines=guidelines,

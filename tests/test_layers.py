@@ -34,13 +34,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report_page": set(BELOW_2),  # the pieces of the page that `report` puts together
     "report": BELOW_2 | {"report_page"},
     "rate": BELOW_2 | set(LAYER_2) | {"rate_samples", "rate_votes"},  # the command: a run folder and its votes
-    "rate_samples": BELOW_2 | set(LAYER_2),
+    "rate_samples": BELOW_2 | set(LAYER_2) | {"evidence"},
     "rate_votes": BELOW_2 | set(LAYER_2),
-    "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes"},
+    "named_rewards": BELOW_2 | set(LAYER_2),  # judges that a config names in words
+    "evidence_votes": BELOW_2 | set(LAYER_2),
+    "evidence": BELOW_2 | set(LAYER_2) | {"evidence_votes", "named_rewards"},  # win rates by every judge
+    "pipeline": BELOW_2 | set(LAYER_2) | {"rate_votes", "evidence", "named_rewards"},
+    "reward_again": BELOW_2 | set(LAYER_2) | {"rate_votes", "pipeline"},  # the reward model with one thing changed
+    "learning_curve": BELOW_2 | set(LAYER_2) | {"reward_again"},
+    "ensemble": BELOW_2 | set(LAYER_2) | {"reward_again", "evidence"},
+    "gather_evidence": BELOW_2
+    | set(LAYER_2)
+    | {
+        *("pipeline", "evidence", "named_rewards", "reward_again", "learning_curve", "ensemble"),
+    },
     "results": set(BELOW_2),  # the table at the end of a run
     "chat": set(BELOW_2),
     "doctor": set(BELOW_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "rate", "results", "chat", "doctor"},
+    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "gather_evidence", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"ppo_config", "stages"},  # the two lazy exports
 }

@@ -131,12 +131,23 @@ class Store:
     # --- pairs and raters ---------------------------------------------------------------------------------------
 
     def add_pairs(self, pairs: Iterable[Pair], *, seed: int = 0) -> int:
-        """Add pairs in a shuffled order; those that are there already stay as they are. Returns how many are new."""
+        """Add pairs in a shuffled order; those that are there already stay as they are. Returns how many are new.
+
+        Pairs of two writers come before others: whoever asks for them wants them rated now.
+        """
         new = list(pairs)
         order = random.Random(f"order of pairs {seed}")
         values = [
             (
-                *(p.id, to_json(p.prompt), to_json(p.first), to_json(p.second), p.source, p.gold, order.random()),
+                *(
+                    p.id,
+                    to_json(p.prompt),
+                    to_json(p.first),
+                    to_json(p.second),
+                    p.source,
+                    p.gold,
+                    order.random() - bool(p.writers),
+                ),
                 *(p.writers or (None, None)),
             )
             for p in new
