@@ -18,12 +18,13 @@ from pathlib import Path
 from string import Template
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.report_page import closing, curves, estimates, opening, raters
+from rlhf_lab.report_page import closing, curves, estimates, evidence, opening, raters
 from rlhf_lab.report_page.run_data import RunData, read_run
 from rlhf_lab.report_page.text import entry, escaped
 
 NAVIGATION = {
     "comparison": "SFT against PPO",
+    "evidence": "Evidence",
     "ppo": "PPO curves",
     "earlier": "SFT and reward model",
     "reward-model": "Comparisons",
@@ -68,6 +69,7 @@ def body(data: RunData) -> str:
         notice(data),
         opening.steps(data),
         estimates.comparison(data),
+        evidence.evidence(data),
         curves.ppo_curves(data),
         curves.earlier_curves(data),
         raters.reward_model(data),

@@ -12,6 +12,7 @@ from typing import Any
 from .charts import Bin, calibration_chart
 from .estimates import estimate, fraction_row
 from .missing import missing
+from .reward_habits import habits
 from .run_data import RunData
 from .text import DASH, count, entry, escaped, finite, number, percent
 
@@ -77,7 +78,7 @@ def reward_model(data: RunData) -> str:
     if data.reward_model is None:
         return f"{head}{sentence}{missing(data, 'The evaluation of the reward model', 'evaluate')}</section>"
     measured = f'<div class="pair">{accuracy_table(data)}{calibration(data)}</div>'
-    return f"{head}{sentence}{votes(data)}{measured}</section>"
+    return f"{head}{sentence}{votes(data)}{measured}{habits(data)}</section>"
 
 
 def voters(kind: str, number: float | None) -> str:
