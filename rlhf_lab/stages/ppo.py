@@ -273,9 +273,8 @@ class PPOTrainer:
         return metrics | {"kl_coef": self.kl_coef, "episode": float(self.update_number * self.args.rollout_batch_size)}
 
     def evaluate(self) -> dict[str, float]:
-        """Sample for the evaluation prompts: `eval_scores` with its standard error, `eval_kl`, `eval_length`,
-        `eval_eos_fraction`, and what `evaluation_metrics` adds. The same numbers are drawn each time, so that two
-        evaluations compare policies only.
+        """Sample for the evaluation prompts: `eval_scores`, `eval_kl`, `eval_length`, `eval_eos_fraction`, and what
+        `evaluation_metrics` adds. The same numbers are drawn each time, so that two evaluations compare policies only.
         """
         if self.eval_prompts is None:
             return {}
@@ -295,11 +294,7 @@ class PPOTrainer:
         } | self.evaluation_metrics(batch.prompts, texts)
 
     def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
-        """More metrics of an evaluation; override it. Names should start with `eval_`.
-
-        `eval_gold` and `eval_gold_stderr`, a score that training never sees and its standard error, set the alarm that
-        rings where it falls while the reward rises (`ppo_alarms.py`).
-        """
+        """More metrics, named `eval_...`; override it. `ppo_alarms.py` watches `eval_gold` with `eval_gold_stderr`."""
         return {}
 
     def generate(

@@ -28,6 +28,15 @@ ENTROPY_LEFT = 0.1  # of the entropy at first: almost every prompt has one answe
 # Standard errors of the difference between two evaluations. The best of several evaluations is too good by one or two.
 SURE = 3.0
 
+LIMITS = {  # in words, for whoever reads the run
+    "length": f"length below {SHORTER} or above {LONGER} of what it was at first",
+    "repetition": f"repeated 3-grams {REPEATS_MORE} above what they were at first",
+    "kl": f"KL above {KL_PER_TOKEN} nats a token",
+    "eos": f"completions that end by themselves {FEWER_ENDS} fewer than at first",
+    "entropy": f"entropy below {ENTROPY_LEFT} of what it was at first",
+    "gold": f"gold score {SURE:.0f} standard errors below its best, reward no lower than then",
+    "heldout": f"held-out score {SURE:.0f} standard errors below its best, reward in training no lower than then",
+}
 OF_UPDATES = ("length", "repetition", "kl", "eos", "entropy")
 
 
@@ -104,7 +113,7 @@ class Alarms:
         return [f"{self.rang[name]['words']} (alarm/{name}, update {self.rang[name]['update']})" for name in new]
 
     def told(self) -> dict[str, dict[str, Any]]:
-        """What run.json says: name -> update and words; empty where none rang."""
+        """Name -> update and words of the first time; empty where none rang."""
         return {name: dict(heard) for name, heard in self.rang.items()}
 
     def state_dict(self) -> dict[str, Any]:
