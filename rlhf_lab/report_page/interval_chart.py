@@ -6,7 +6,7 @@ Places stand evenly spaced whatever their values, so that bins and doublings rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, linear_axis, places_that_tell_apart
 from .estimates import Estimate
@@ -42,17 +42,15 @@ def interval_chart(
     x_label: str,
     rows_label: str = "pairs",
     mark: float | None = None,
-    most: float | None = None,
     joined: bool = False,
 ) -> str:
-    """A figure; `mark` is a dashed level line, `most` the highest value that there can be; `joined` draws a line
-    through the means. "" where nothing is known."""
+    """A figure; `mark` is a dashed level line; `joined` draws a line through the means. "" where nothing is known."""
     series = [s for s in series if any(s.estimates)]
     if not series:
         return ""
     known = [e for s in series for e in s.estimates if e]
     bounds = [v for e in known for v in (e.mean, e.low, e.high) if v is not None]
-    y = capped(linear_axis([*bounds, *([] if mark is None else [mark])], HEIGHT - BOTTOM, TOP), most)
+    y = linear_axis([*bounds, *([] if mark is None else [mark])], HEIGHT - BOTTOM, TOP)
     xs = centres(len(places))
     drawn = "".join(
         marks(s, [x + SHIFT * (i - (len(series) - 1) / 2) for x in xs], y, joined=joined) for i, s in enumerate(series)
@@ -75,13 +73,6 @@ def interval_chart(
         above=legend(series) if len(series) > 1 else "",
         below=f'<p class="at">{escaped(x_label)}</p>',
     )
-
-
-def capped(axis: Axis, most: float | None) -> Axis:
-    """The axis without what lies above `most`: no reader should look for a fraction of 1.2."""
-    if most is None or axis.high <= most:
-        return axis
-    return replace(axis, high=most, ticks=tuple(t for t in axis.ticks if t <= most + 1e-9))
 
 
 def centres(number: int) -> list[float]:

@@ -33,7 +33,7 @@ def binned(data: RunData, key: str, title: str, x_label: str, label: Any) -> str
     places = [Place(label(one), finite(one.get("num_pairs"))) for one in bins]
     means = Means("accuracy", "tone-reward", tuple(estimate(one.get("accuracy")) for one in bins))
     return interval_chart(
-        title, "fraction of held-out pairs ordered as rated", places, [means], x_label=x_label, mark=0.5, most=1.0
+        title, "fraction of held-out pairs ordered as rated", places, [means], x_label=x_label, mark=0.5
     )
 
 
@@ -73,7 +73,6 @@ def learning_curve(data: RunData) -> str:
         series,
         x_label="comparisons in training",
         rows_label="prompts",
-        most=1.0,
         joined=True,
     )
 
