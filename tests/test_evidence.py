@@ -275,8 +275,9 @@ def test_votes_on_two_models_elsewhere_train_and_are_no_win_rate(run: Path) -> N
     invoke("rate", str(run), "--between", "sft", "ppo", "--num-pairs", "5", "--simulate", "1")
     store = Store(votes_path(run))
     own = make_pair("What shall I cook?\n", "Soup.", "Nothing.", source="chat", writers=("ppo", "sft"))
-    store.add_pairs([own])
-    store.record(store.rater("ann"), [(own.id, "left", "clearly")])
+    other = make_pair(own.prompt, "Soup.", "Stew.", source="chat", writers=("ppo/checkpoint-1", "sft"))
+    store.add_pairs([own, other])
+    store.record(store.rater("ann"), [(own.id, "left", "clearly"), (other.id, "tie", None)])
     store.close()
     experiment = experiment_of(run)
     found = with_votes(experiment, comparisons_of(experiment))
@@ -286,6 +287,7 @@ def test_votes_on_two_models_elsewhere_train_and_are_no_win_rate(run: Path) -> N
     people = rates(run)["votes: human"]
     assert people["num_judgements"] == 0
     assert people["left_out"] == {"on prompts that these policies are not evaluated on": 1}
+    assert len(read_json(run / "evaluation" / "win_rates.json")["comparisons"]) == 1, "nobody asked for the other two"
 
 
 def test_pairs_between_models_come_first_and_their_writers_survive_an_export(run: Path) -> None:
