@@ -34,6 +34,10 @@ Settings = Annotated[
 
 
 CHAT_PORT = 8643  # next to the rating page's, so that both can be open
+Between = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="POLICY POLICY", help="Two policies of the run, such as: sft ppo, or ppo/checkpoint-64 ppo."),
+]
 
 
 class Rows(Enum):
@@ -78,22 +82,28 @@ def ppo(settings: Settings = None) -> None:
 @app.command()
 def evaluate(
     settings: Settings = None,
+    between: Between = None,
     frontier: Annotated[
         bool, typer.Option("--frontier", help="Sweep over KL weights: PPO, TRL's RLOO and DPO, best-of-n.")
     ] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Train the reward model on fewer comparisons too.")
+    ] = False,
+    ensemble: Annotated[int, typer.Option(min=0, help="Train so many reward models, and see where they differ.")] = 0,
 ) -> None:
-    """SFT against PPO on held-out prompts; with --frontier the reward-KL frontier of several methods."""
+    """SFT against PPO on held-out prompts, by gold score, reward model, reward functions and votes."""
+    experiment = _experiment(settings)
     if frontier:
+        if between or learning_curve or ensemble:
+            raise UserError("--frontier was given with other options; it is a command of its own: give it alone")
         from rlhf_lab.results import print_frontier
         from rlhf_lab.sweep import sweep
 
-        return print_frontier(sweep(_experiment(settings)))
-    _do(["evaluation"], settings)
-    from rlhf_lab.gold_against_proxy import add_overoptimization
+        return print_frontier(sweep(experiment))
+    from rlhf_lab import gather_evidence
     from rlhf_lab.results import print_results
 
-    experiment = _experiment(settings)
-    add_overoptimization(experiment)  # runs that were evaluated before this existed lack it
+    gather_evidence.evaluate(experiment, between=between, learning_curve=learning_curve, num_members=ensemble)
     return print_results(experiment.run_folder)
 
 
@@ -162,6 +172,7 @@ def rate(
     rater: Annotated[list[str] | None, typer.Option(help="Who rates; give it once for each rater.")] = None,
     pairs: Annotated[str | None, typer.Option(help="A file of pairs instead of samples of the SFT model.")] = None,
     num_pairs: Annotated[int, typer.Option(min=1, help="Pairs in all; those that are missing are sampled.")] = 50,
+    between: Between = None,
     raters_per_pair: Annotated[int, typer.Option(min=1, help="How many different raters vote on a pair.")] = 1,
     gold_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of gold questions.")] = 0.05,
     repeat_rate: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs that come again, swapped.")] = 0.05,
@@ -195,6 +206,8 @@ def rate(
     asked = [name for name, value in actions.items() if value]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} were given together; give one of them at a time")
+    if between and (report or export or import_ or new_run):
+        raise UserError(f"--between brings pairs to rate, and {asked[0]} takes none; leave one of them out")
     plan = Plan(raters_per_pair, gold_rate, repeat_rate, 60 * lease_minutes)
     if report:
         return rating.report(experiment)
@@ -205,12 +218,15 @@ def rate(
     if new_run:
         return rating.begin_new_run(experiment, new_run)
     if simulate:
-        return rating.simulate(experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, plan=plan)
+        return rating.simulate(
+            experiment, num_raters=simulate, pairs=pairs, num_pairs=num_pairs, between=between, plan=plan
+        )
     return rating.rate(
         experiment,
         raters=rater or [],
         pairs=pairs,
         num_pairs=num_pairs,
+        between=between,
         plan=plan,
         address=Address(host, port, open_to_network, tuple(public_name or ())),
         guidelines=guidelines,

@@ -120,6 +120,9 @@ class EvaluationSection(Section):
     batch_size: Count = 128
     num_bootstrap: Count = 2000
     num_samples: CountOrNever = 10
+    reward_funcs: list[str] = Field(
+        [], description="more judges of win rates: module:function, the folder or id of a reward model"
+    )
 
 
 class FrontierSection(Section):

@@ -20,17 +20,20 @@ from rlhf_lab.config import EMBEDDED, Experiment, SFTSection
 from rlhf_lab.data.lengths import Encoded, long_facts, long_line
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
-from rlhf_lab.evaluation.policy import evaluate_policies, gold_means
+from rlhf_lab.evaluation.policy import evaluate_policies, gold_means, gold_stderr
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
+from rlhf_lab.evidence import measure_win_rates
 from rlhf_lab.gold_against_proxy import write_overoptimization
 from rlhf_lab.models.adapters import SharedBase, give_adapter
 from rlhf_lab.models.language import check_length, context_of, load_causal_lm, load_tokenizer, read_template
 from rlhf_lab.models.scalar import load_scalar_model
+from rlhf_lab.named_rewards import check_names
 from rlhf_lab.rate_votes import with_votes
 from rlhf_lab.report import write_report
 from rlhf_lab.stages import comparisons, experiment_data
 from rlhf_lab.stages.base import pretrain_base
 from rlhf_lab.stages.ppo import PPOTrainer
+from rlhf_lab.stages.ppo_alarms import LIMITS
 from rlhf_lab.stages.reward import encode_pairs, fit_reward_model, reference_samples
 from rlhf_lab.stages.sft import ADAPTER, encode_demonstrations, fit_language_model
 from rlhf_lab.training.checkpoint import checkpoints
@@ -45,9 +48,15 @@ Stage = Callable[[Experiment], dict[str, Any]]
 
 def run(experiment: Experiment) -> Path:
     """Do all that is not done yet; returns the path of the report."""
+    check_names(experiment.evaluation.reward_funcs)
     for stage in stages_of(experiment):
         do(stage, experiment)
-    return report(experiment)
+    try:
+        if process_state().is_main_process:
+            measure_win_rates(experiment)
+    finally:  # a judge that fails costs nobody the report
+        path = report(experiment)
+    return path
 
 
 def stages_of(experiment: Experiment) -> list[str]:
@@ -143,13 +152,29 @@ def compare(experiment: Experiment) -> dict[str, Any]:
 
 def reward(experiment: Experiment) -> dict[str, Any]:
     """Step 2."""
-    set_seed(experiment.seed)
     folder = experiment.run_folder / "reward"
-    data = with_votes(experiment, _comparisons(experiment))
+    data = with_votes(experiment, comparisons_of(experiment))
     for warning in data.facts.get("votes", {}).get("warnings", []):
         say(f"reward  WARNING: {warning}")
+    metrics, train, heldout = train_reward_model(experiment, data, folder, seed=experiment.seed)
+    sft_folder = str(experiment.run_folder / "sft")
+    _card(folder, "reward", sft_folder, experiment.reward.model_dump(), f"Raters: {data.facts.get('rater')}.")
+    if process_state().is_main_process:
+        found = judged_reward_model(experiment, folder, data, heldout)
+        write_json(experiment.run_folder / "evaluation" / "reward_model.json", found)
+    return {**metrics, "data": data.facts | long_facts((train, heldout), experiment.data.long_prompts)}
+
+
+def train_reward_model(
+    experiment: Experiment, data: experiment_data.StageData, folder: Path, *, seed: int
+) -> tuple[dict[str, float], Encoded, Encoded]:
+    """Train a reward model on `data` from the run's SFT model; `seed` decides its head and the order of pairs.
+
+    Returns held-out metrics, and training and held-out rows as tokens.
+    """
     sft_folder = str(experiment.run_folder / "sft")
     tokenizer = load_tokenizer(sft_folder)
+    set_seed(seed)
     if experiment.model.share_base:
         model = load_scalar_model(_start_model(experiment)[0], tokenizer)
         give_adapter(model, experiment.run_folder / "sft" / ADAPTER)
@@ -171,31 +196,42 @@ def reward(experiment: Experiment) -> dict[str, Any]:
         ),
         section=experiment.reward,
         folder=folder,
-        seed=experiment.seed,
+        seed=seed,
         report_to=list(experiment.tracking.report_to),
     )
-    _card(folder, "reward", sft_folder, experiment.reward.model_dump(), f"Raters: {data.facts.get('rater')}.")
-    if process_state().is_main_process:
-        found = evaluate_reward_model(
-            load_scalar_model(folder),
-            tokenizer,
-            data.heldout.select(heldout.fit.kept),
-            max_length=experiment.reward.max_length,
-            is_embedded=experiment.data.preferences == EMBEDDED,
-            rater=data.facts.get("heldout_rater", data.facts["rater"]),
-            rater_noise=experiment.data.rater_noise,
-            num_bootstrap=experiment.evaluation.num_bootstrap,
-            seed=experiment.seed,
-        )
-        write_json(experiment.run_folder / "evaluation" / "reward_model.json", found)
-    return {**metrics, "data": data.facts | long_facts((train, heldout), experiment.data.long_prompts)}
+    return metrics, train, heldout
+
+
+def encoded_comparisons(experiment: Experiment, data: experiment_data.StageData) -> tuple[Encoded, Encoded]:
+    """Training and held-out comparisons as tokens, for a reward model that is trained already."""
+    model = load_scalar_model(experiment.run_folder / "reward")
+    return _encoded("reward", experiment, data, load_tokenizer(str(experiment.run_folder / "sft")), model)
+
+
+def judged_reward_model(
+    experiment: Experiment, folder: Path, data: experiment_data.StageData, heldout: Encoded
+) -> dict[str, Any]:
+    """What held-out comparisons say of the reward model in `folder`."""
+    return evaluate_reward_model(
+        load_scalar_model(folder),
+        load_tokenizer(str(experiment.run_folder / "sft")),
+        data.heldout.select(heldout.fit.kept),
+        max_length=experiment.reward.max_length,
+        is_embedded=experiment.data.preferences == EMBEDDED,
+        rater=data.facts.get("heldout_rater", data.facts["rater"]),
+        rater_noise=experiment.data.rater_noise,
+        num_bootstrap=experiment.evaluation.num_bootstrap,
+        seed=experiment.seed,
+    )
 
 
 class EmbeddedPPOTrainer(PPOTrainer):
     """Adds the gold score of the embedded world to every evaluation. Training never sees it."""
 
     def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
-        return {f"eval_{part}": value for part, value in gold_means([str(p) for p in prompts], completions).items()}
+        asked = [str(prompt) for prompt in prompts]
+        means = {f"eval_{part}": value for part, value in gold_means(asked, completions).items()}
+        return {**means, "eval_gold_stderr": gold_stderr(asked, completions)}
 
 
 def ppo(experiment: Experiment) -> dict[str, Any]:
@@ -217,7 +253,12 @@ def ppo(experiment: Experiment) -> dict[str, Any]:
     )
     trainer.train(resume_from_checkpoint=bool(checkpoints(folder)))
     trainer.save_model(folder)
-    return {"num_updates": trainer.update_number, "kl_coef": trainer.kl_coef, "data": data.facts}
+    return {
+        "num_updates": trainer.update_number,
+        "kl_coef": trainer.kl_coef,
+        "alarms": {"limits": LIMITS, "rang": trainer.life.alarms.told()},
+        "data": data.facts,
+    }
 
 
 def _ppo_models(experiment: Experiment) -> dict[str, Any]:
@@ -344,7 +385,8 @@ def _tokenizer_name(experiment: Experiment) -> str:
     return experiment.model.tokenizer or _start_model(experiment)[0]
 
 
-def _comparisons(experiment: Experiment) -> experiment_data.StageData:
+def comparisons_of(experiment: Experiment) -> experiment_data.StageData:
+    """The rows of step 2, before votes."""
     if experiment.data.preferences != EMBEDDED:
         return experiment_data.preference_data(experiment)
     return experiment_data.comparison_data(read_jsonl(experiment.run_folder / "comparisons.jsonl"))

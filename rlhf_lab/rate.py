@@ -28,11 +28,13 @@ def rate(
     raters: Sequence[str],
     pairs: str | None,
     num_pairs: int,
+    between: tuple[str, str] | None,
     plan: Plan,
     address: Address,
     guidelines: str | None,
 ) -> None:
-    """Serve the page until Ctrl-C, after bringing pairs: a file's, or samples of the run's SFT model."""
+    """Serve the page until Ctrl-C, after bringing pairs: a file's, samples of the run's SFT model, or answers of the
+    two policies `between`."""
     try:
         from rlhf_lab.rating.server import serve
     except ModuleNotFoundError as error:
@@ -42,29 +44,41 @@ def rate(
     check_address(address, raters)
     shown = read_guidelines(guidelines)
     store = Store(votes_path(experiment.run_folder), plan)
-    add_pairs(experiment, store, pairs, num_pairs)
+    add_pairs(experiment, store, pairs, num_pairs, between)
     serve(store, raters, address, shown)
-    print(what_next(experiment, store), flush=True)
+    print(what_next(experiment, store, between), flush=True)
 
 
-def what_next(experiment: Experiment, store: Store) -> str:
+def what_next(experiment: Experiment, store: Store, between: tuple[str, str] | None = None) -> str:
     """What to type after rating: a reward model that is trained already is not trained again in its own run."""
     folder = experiment.run_folder
     votes = f"{len(store.votes())} votes in {store.path}"
+    if between:
+        return (
+            f"{votes}; for the win rate of {between[1]} against {between[0]} by votes, type: rlhf-lab evaluate {folder}"
+        )
     if is_finished(folder, "reward"):
         return f"{votes}; this run's reward model is trained, so type: rlhf-lab rate {folder} --new-run NAME"
     return f"{votes}; rlhf-lab reward takes them along (reward.votes={experiment.reward.votes})"
 
 
-def add_pairs(experiment: Experiment, store: Store, pairs: str | None, num_pairs: int) -> None:
-    """The pairs of a file, or as many samples as are missing to `num_pairs`."""
+def add_pairs(
+    experiment: Experiment, store: Store, pairs: str | None, num_pairs: int, between: tuple[str, str] | None = None
+) -> None:
+    """A file's pairs, answers of the two policies `between`, or as many samples as are missing to `num_pairs`."""
+    if pairs is not None and between:
+        raise UserError("--pairs and --between were given together; give one of them at a time")
+    if between:
+        add_pairs_between(experiment, store, between, num_pairs)
+        return
     if pairs is not None:
         found = read_pairs(pairs)
         new = store.add_pairs(found.pairs, seed=experiment.seed)
         print(f"{pairs}: {found}; {new} are new", flush=True)
         return
     known = store.pairs()
-    missing = num_pairs - sum(pair.gold is None and pair.is_offered for pair in known.values())
+    asked = (pair for pair in known.values() if pair.gold is None and pair.is_offered and pair.writers is None)
+    missing = num_pairs - sum(1 for _ in asked)
     if missing <= 0:
         return
     if not (experiment.run_folder / "sft" / "config.json").is_file():
@@ -79,15 +93,39 @@ def add_pairs(experiment: Experiment, store: Store, pairs: str | None, num_pairs
     store.add_pairs(drawn, seed=experiment.seed)
 
 
-def simulate(experiment: Experiment, *, num_raters: int, pairs: str | None, num_pairs: int, plan: Plan) -> None:
+def add_pairs_between(experiment: Experiment, store: Store, between: tuple[str, str], num_pairs: int) -> None:
+    """Pairs of answers of two policies to held-out prompts, up to `num_pairs` that these two have."""
+    from rlhf_lab.rate_samples import pairs_between
+
+    drawn = pairs_between(experiment, between, num_pairs=num_pairs, known=store.pairs())
+    added = store.add_pairs(drawn.pairs, seed=experiment.seed)
+    print(
+        f"{added} new pairs of {between[0]} and {between[1]}, {drawn.num_pairs} in all, from the first "
+        f"{drawn.num_asked} held-out prompts; to {drawn.num_equal} of these both answer the same"
+        + (f", to {drawn.num_empty} one of them says nothing" if drawn.num_empty else ""),
+        flush=True,
+    )
+
+
+def simulate(
+    experiment: Experiment,
+    *,
+    num_raters: int,
+    pairs: str | None,
+    num_pairs: int,
+    between: tuple[str, str] | None,
+    plan: Plan,
+) -> None:
     """Let simulated raters vote on what is left for them, as people would."""
     from rlhf_lab.rating.simulated import simulate as simulated_votes
 
     store = Store(votes_path(experiment.run_folder), plan)
-    add_pairs(experiment, store, pairs, num_pairs)
+    add_pairs(experiment, store, pairs, num_pairs, between)
     noise = experiment.data.rater_noise
     added = simulated_votes(store, num_raters=num_raters, noise=noise, seed=experiment.seed)
     print(f"{added} votes by {num_raters} simulated raters; no person rated these")
+    if between:
+        print(what_next(experiment, store, between))
 
 
 def report(experiment: Experiment) -> None:

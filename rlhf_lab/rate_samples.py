@@ -1,17 +1,22 @@
-"""Pairs for raters, sampled from the run's SFT model by the code that samples for simulated raters.
+"""Pairs for raters: sampled from the run's SFT model by the code that samples for simulated raters, or answers of two
+policies of the run.
 
-In the embedded world a few pairs become gold questions, of which nobody should doubt the answer: their gold scores lie
-far apart. Prompts are training prompts, so that votes never touch what the run is evaluated on.
+Pairs of the SFT model are on training prompts, so that their votes may train a reward model. In the embedded world some
+become gold questions, of which nobody should doubt the answer: their gold scores lie far apart. Pairs of two policies
+are the answers to held-out prompts that every other judge of `rlhf-lab evaluate` judges too.
 """
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from rlhf_lab import evidence
 from rlhf_lab.config import Experiment
 from rlhf_lab.data.assistant.gold import gold_of_prompt
 from rlhf_lab.data.prompts import Completion, Prompt
 from rlhf_lab.errors import UserError
+from rlhf_lab.evaluation.answers import same_text
 from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 from rlhf_lab.rating.pairs import Pair, UnusableRowError, make_pair
 from rlhf_lab.stages import experiment_data
@@ -59,6 +64,63 @@ def sampled_pairs(experiment: Experiment, *, num_pairs: int, gold_rate: float, n
         raise UserError(f"the model in {folder} writes the same answer to every prompt, so there is nothing to compare")
     kept = list(pairs.values())[:num_pairs]
     return [*kept, *(pair for key, pair in gold.items() if key not in {one.id for one in kept})]
+
+
+@dataclass(frozen=True)
+class PairsBetween:
+    """Pairs of two policies, and how many prompts it took to find them."""
+
+    pairs: list[Pair]  # those that were not known
+    num_pairs: int  # known ones included
+    num_asked: int
+    num_equal: int  # prompts to which both answer the same
+    num_empty: int  # prompts to which one of them says nothing, which nobody can compare
+
+
+def pairs_between(
+    experiment: Experiment, writers: tuple[str, str], *, num_pairs: int, known: Mapping[str, Pair]
+) -> PairsBetween:
+    """The first `num_pairs` held-out prompts to which both answer differently, or as many as there are.
+
+    Raises UserError for a policy that the run does not have, and where there is no pair.
+    """
+    if writers[0] == writers[1]:
+        raise UserError(f"--between {writers[0]} {writers[1]} names one policy twice; type --between sft ppo")
+    asked = evidence.asked_of(experiment)
+    answers = [evidence.answers_of_run(experiment, name, asked) for name in writers]
+    source = f"{writers[0]} and {writers[1]} of {experiment.name}, commit {commit()}"
+    rows = zip(asked.prompts, answers[0].texts, answers[1].texts, strict=True)
+    new: list[Pair] = []
+    num_found = num_asked = num_equal = num_empty = 0
+    for prompt, *texts in rows:
+        if num_found == num_pairs:
+            break
+        num_asked += 1
+        is_equal = same_text(*texts)
+        pair = _pair_between(prompt, texts, source, writers)
+        num_equal += is_equal
+        num_empty += pair is None and not is_equal
+        if pair and (pair.id not in known or _has_writers(known[pair.id], writers)):
+            num_found += 1  # a pair that two others wrote as well keeps their names, and another prompt is taken
+            new += [] if pair.id in known else [pair]
+    if not num_found:
+        raise UserError(
+            f"of {num_asked} held-out prompts, {writers[0]} and {writers[1]} give the same answer to {num_equal}, and "
+            f"one of them an empty one to {num_empty}: there is nothing to compare"
+        )
+    return PairsBetween(new, num_found, num_asked, num_equal, num_empty)
+
+
+def _has_writers(pair: Pair, writers: tuple[str, str]) -> bool:
+    return pair.writers is not None and set(pair.writers) == set(writers)
+
+
+def _pair_between(prompt: Prompt, texts: Sequence[str], source: str, writers: tuple[str, str]) -> Pair | None:
+    try:
+        one, other = (_as_completion(prompt, text) for text in texts)
+        return make_pair(prompt, one, other, source=source, writers=writers)
+    except UnusableRowError:
+        return None
 
 
 def _sort_in(

@@ -1,12 +1,14 @@
 """Votes of the run folder on their way to the reward model: merged with the comparisons, by kind of rater.
 
 `reward.votes` decides: add them to the comparisons, take them only, or ignore them. A vote on a prompt that is held out
-is held out too. Leaves out how votes become rows (`rating/preference_rows.py`).
+is held out too, and votes between two models on prompts of the evaluation (`rlhf-lab rate --between`) never come here:
+they measure what was trained. Leaves out how votes become rows (`rating/preference_rows.py`).
 """
 
 import math
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from rlhf_lab.data.prompts import prompt_key
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.findings import Findings, findings
 from rlhf_lab.rating.outcomes import KINDS
+from rlhf_lab.rating.pairs import Pair
 from rlhf_lab.rating.preference_rows import num_tied, preference_rows
 from rlhf_lab.rating.store import Store, votes_path
-from rlhf_lab.stages.experiment_data import StageData
+from rlhf_lab.stages.experiment_data import StageData, prompt_data
 from rlhf_lab.training.records import read_jsonl, read_run, record_stage, write_jsonl
 from rlhf_lab.training.run import process_state
 from rlhf_lab.training.run_folder import open_run_folder
@@ -41,13 +44,40 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
     store = Store(path)
     rows = _rows_of_this_training(experiment, store)
     if not rows and section.votes == "only":
-        raise UserError(f"reward.votes=only, but no vote in {path} prefers one side; type rlhf-lab rate to add some")
+        raise UserError(
+            f"reward.votes=only, but no vote in {path} prefers one side; type rlhf-lab rate to add some (votes of "
+            "--between measure models and train none)"
+        )
     if not rows:
         return data
-    told = facts_of_votes(findings(store), num_tied=num_tied(store), section=section.model_dump())
+    trains = may_train(experiment)
+    told = facts_of_votes(findings(store, only=trains), num_tied=num_tied(store, trains), section=section.model_dump())
     store.close()
     if process_state().is_main_process:
         write_jsonl(experiment.run_folder / USED, rows)
+    found = merged(experiment, data, rows)
+    return StageData(found.train, found.heldout, {**found.facts, "votes": told})
+
+
+def may_train(experiment: Experiment) -> Callable[[Pair], bool]:
+    """Whether votes on a pair may reach the reward model: not where two models answer a prompt of the evaluation.
+
+    Those measure the models; a reward model that learnt from them would grade its own homework.
+    """
+    evaluated = {prompt_key(prompt) for prompt in prompt_data(experiment).heldout["prompt"]}
+    return lambda pair: pair.writers is None or prompt_key(pair.prompt) not in evaluated
+
+
+def with_used_votes(experiment: Experiment, data: StageData) -> StageData:
+    """The comparisons and the votes that the run's reward model was trained on, whoever voted since."""
+    rows = read_jsonl(experiment.run_folder / USED)
+    is_there = "votes" in read_run(experiment.run_folder)["stages"]["reward"].get("data", {})
+    return merged(experiment, data, rows) if is_there and rows else data
+
+
+def merged(experiment: Experiment, data: StageData, rows: list[dict[str, Any]]) -> StageData:
+    """Comparisons and rows of votes, both split by prompt as the comparisons are."""
+    section = experiment.reward
     heldout_keys = {prompt_key(prompt) for prompt in data.heldout["prompt"]}
     heldout_votes = [row for row in rows if prompt_key(row["prompt"]) in heldout_keys]
     train_votes = [row for row in rows if prompt_key(row["prompt"]) not in heldout_keys]
@@ -56,7 +86,10 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
     train = before + _plain(train_votes, default)
     heldout = _plain(data.heldout, default) + _plain(heldout_votes, default)
     if not train:
-        raise UserError(f"all votes in {path} are on held-out prompts, so reward.votes=only leaves nothing to train on")
+        raise UserError(
+            f"all votes in {votes_path(experiment.run_folder)} are on held-out prompts, so reward.votes=only leaves "
+            "nothing to train on"
+        )
     raters = Counter(row["rater"] for row in train + heldout)
     facts = {
         **data.facts,
@@ -67,7 +100,6 @@ def with_votes(experiment: Experiment, data: StageData) -> StageData:
         "rater": ", ".join(raters),
         "heldout_rater": ", ".join(Counter(row["rater"] for row in heldout)),
         "raters": dict(raters),
-        "votes": told,
     }
     return StageData(_dataset(train), _dataset(heldout), facts)
 
@@ -77,7 +109,8 @@ def _rows_of_this_training(experiment: Experiment, store: Store) -> list[dict[st
     begun = any((experiment.run_folder / "reward").glob("checkpoint-*"))
     if begun:
         return read_jsonl(experiment.run_folder / USED)
-    return preference_rows(store, rows=experiment.reward.vote_rows, ties=experiment.reward.tied_votes)
+    section = experiment.reward
+    return preference_rows(store, rows=section.vote_rows, ties=section.tied_votes, only=may_train(experiment))
 
 
 def facts_of_votes(found: Findings, *, num_tied: int, section: dict[str, Any]) -> dict[str, Any]:

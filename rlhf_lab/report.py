@@ -20,7 +20,7 @@ from pathlib import Path
 from string import Template
 
 from rlhf_lab.errors import UserError
-from rlhf_lab.report_page import closing, curves, estimates, frontier, opening, raters
+from rlhf_lab.report_page import closing, curves, estimates, evidence, frontier, opening, raters
 from rlhf_lab.report_page.compare import opening as compared
 from rlhf_lab.report_page.compare import overlaid, results, samples, settings
 from rlhf_lab.report_page.compare.runs import ComparedRun, read_runs
@@ -30,6 +30,7 @@ from rlhf_lab.report_page.text import entry, escaped
 NAVIGATION = {
     "comparison": "SFT against PPO",
     "frontier": "Gold and KL",
+    "evidence": "Evidence",
     "ppo": "PPO curves",
     "earlier": "SFT and reward model",
     "reward-model": "Comparisons",
@@ -113,6 +114,7 @@ def body(data: RunData) -> str:
         opening.steps(data),
         estimates.comparison(data),
         frontier.frontier(data),
+        evidence.evidence(data),
         curves.ppo_curves(data),
         curves.earlier_curves(data),
         raters.reward_model(data),

@@ -29,6 +29,8 @@ def print_results(run_folder: Path) -> None:
     """Print SFT against PPO with 95 % intervals. Raises UserError where the run has not been evaluated."""
     console = Console()
     console.print(results_table(run_folder))
+    for table in win_rate_tables(run_folder):
+        console.print(table)
     for line in summary_lines(run_folder):
         console.print(line)
 
@@ -73,6 +75,31 @@ def results_table(run_folder: Path) -> Table:
     return table
 
 
+def win_rate_tables(run_folder: Path) -> list[Table]:
+    """Of every two policies that were compared: the win rate by each judge, and how sure it is."""
+    path = run_folder / "evaluation" / "win_rates.json"
+    found = read_json(path)["comparisons"] if path.exists() else []
+    return [_win_rate_table(row) for row in found]
+
+
+def _win_rate_table(row: dict[str, Any]) -> Table:
+    equal = f"{100 * row['equal_fraction']:.0f} %"
+    table = Table(
+        title=f"{row['ours']} preferred to {row['theirs']}",
+        caption=f"{row['num_prompts']} prompts, to {equal} of which both answer the same; ties count half",
+    )
+    for column in ("judge", "win rate", "at equal length", "sign test", "prompts for ±0.03"):
+        table.add_column(column, justify="left" if column == "judge" else "right")
+    for judge in row["judges"]:
+        if not judge["num_judgements"]:
+            table.add_row(judge["judge"], "no judgement", "", "", "")
+            continue
+        needed = {one["half_width"]: one["num_prompts"] for one in judge["prompts_needed"]}[0.03]
+        rates = (_interval(judge[key]) for key in ("win_rate", "length_controlled"))
+        table.add_row(judge["judge"], *rates, f"p = {judge['sign_test']['p_value']:.2g}", str(needed or "–"))
+    return table
+
+
 def summary_lines(run_folder: Path) -> list[str]:
     """Reward-model accuracy and wall time."""
     judged = _read(run_folder / "evaluation" / "reward_model.json")
@@ -81,10 +108,20 @@ def summary_lines(run_folder: Path) -> list[str]:
         lines.append(f"reward model: noise-free gold order {_interval(judged['gold_accuracy'])}")
     if judged.get("rater_agreement"):
         lines.append(f"two simulated raters agree on {_interval(judged['rater_agreement'])} of pairs")
+    lines += _ensemble_line(run_folder / "evaluation" / "ensemble.json")
     stages = read_run(run_folder).get("stages", {})
     seconds = {name: facts["seconds"] for name, facts in stages.items()}
     spent = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
     return [*lines, f"seconds: {sum(seconds.values()):.0f} in all ({spent})"]
+
+
+def _ensemble_line(path: Path) -> list[str]:
+    found = read_json(path) if path.exists() else {}
+    if "ratio" not in found:
+        return []
+    times, verdict = _interval(found["ratio"]), "ALARM" if found["alarm"] else "no alarm"
+    members = f"{len(found['used'])} reward models disagree"
+    return [f"{members} {times} times as much on PPO's answers as on SFT's: {verdict} (above {found['alarm_above']})"]
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf_lab.config import EvaluationSection, FrontierSection
 from rlhf_lab.data.assistant.gold import gold_of_prompt
 from rlhf_lab.data.prompts import Prompt, encode_prompt
-from rlhf_lab.evaluation.policy import sequence_log_probs
 from rlhf_lab.functional import best_of_n_kl
 from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.generation.stops import stops_of
@@ -105,7 +104,7 @@ def sample_for_best_of_n(
     """`frontier.best_of_samples` completions of each prompt; each distinct one is scored once."""
     number = frontier.best_of_samples
     ids = [encode_prompt(tokenizer, prompt)[-ppo.max_prompt_length :] for prompt in prompts]
-    completions = sample_completions(
+    sampled = sample_completions(
         policy,
         [row for row in ids for _ in range(number)],
         draw_uniforms(len(ids) * number, ppo.max_completion_length, seed=seed, stream=STREAM),
@@ -113,14 +112,16 @@ def sample_for_best_of_n(
         stops=stops_of(policy, tokenizer, ppo.stop_tokens),
         pad_token_id=tokenizer.pad_token_id,
         batch_size=evaluation.batch_size,
-    ).rows()
+    )
+    completions = sampled.rows()
     counted = [_counted(completions[start : start + number]) for start in range(0, len(completions), number)]
     prompt_rows = [row for row, found in zip(ids, counted, strict=True) for _ in found]
     answers = [list(answer) for found in counted for answer in found]
     scores = sequence_scores(reward_model, [p + a for p, a in zip(prompt_rows, answers, strict=True)])
-    log_probs = sequence_log_probs(
-        policy, prompt_rows, answers, temperature=evaluation.temperature, batch_size=evaluation.batch_size
-    )
+    assert sampled.log_probs is not None
+    sums = sampled.log_probs.sum(1).tolist()  # of equal completions all the same, to rounding
+    known = {(place // number, tuple(row)): sums[place] for place, row in enumerate(completions)}
+    log_probs = torch.tensor([known[place, answer] for place, found in enumerate(counted) for answer in found])
     golds = None
     if is_embedded:
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)

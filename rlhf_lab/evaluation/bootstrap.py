@@ -1,8 +1,9 @@
-"""Means with bootstrap intervals."""
+"""Means and other statistics with bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 
 def bootstrap_mean(values: Sequence[float], *, num_resamples: int, seed: int, level: float = 0.95) -> dict[str, float]:
@@ -34,3 +35,23 @@ def bootstrap_ratio(
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = (sums[picks].sum(1) / counts[picks].sum(1)).quantile(tails).tolist()
     return {"mean": float(x.mean()), "low": low, "high": high}
+
+
+def bootstrap_sums(
+    sums: Tensor, statistic: Callable[[Tensor], Tensor], *, num_resamples: int, seed: int, level: float = 0.95
+) -> dict[str, float]:
+    """`statistic` of what C clusters sum up to, and its interval from resampling whole clusters.
+
+    `sums` (C, K) holds K sums of each cluster; `statistic` takes (R, K) totals to (R,). Resamples in which it is not
+    defined (NaN) are left out; all is NaN where it is not defined at all.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(sums), (num_resamples, len(sums)), generator=generator)
+    mean = float(statistic(sums.sum(0, keepdim=True))[0])
+    drawn = statistic(sums[picks].sum(1))
+    drawn = drawn[drawn.isfinite()]
+    if not len(drawn) or mean != mean:
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=sums.dtype)
+    low, high = drawn.quantile(tails).tolist()
+    return {"mean": mean, "low": low, "high": high}

@@ -4,6 +4,7 @@ Both policies answer the same prompts with the same random numbers, so differenc
 folder's models; returns what goes into `evaluation/policy.json`.
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,16 +19,15 @@ from rlhf_lab.config import EvaluationSection
 from rlhf_lab.data.assistant.gold import Gold, gold_of_prompt
 from rlhf_lab.data.assistant.world import questions_by_prompt
 from rlhf_lab.data.batches import length_buckets, pad_right
-from rlhf_lab.data.prompts import Prompt, encode_prompt, prompt_key, prompt_text
+from rlhf_lab.data.prompts import Prompt, prompt_key, prompt_text
+from rlhf_lab.data.repetition import repetition
+from rlhf_lab.evaluation.answers import Written, answers_of, pick, prompt_ids_of, same_text, write_answers
 from rlhf_lab.evaluation.bootstrap import bootstrap_mean
-from rlhf_lab.generation.sample import draw_uniforms, sample_completions
-from rlhf_lab.generation.stops import stops_of
 from rlhf_lab.models.completions import completion_log_probs
 from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 from rlhf_lab.ppo_config import PPOConfig
 
-STREAM = 4  # of uniform numbers; the stages use others
 GOLD_PARTS = ("gold", "helpful", "harmless", "honest")
 
 
@@ -51,22 +51,33 @@ def evaluate_policies(
     """Compare `run_folder/sft` with `run_folder/ppo`; intervals are bootstraps over prompts."""
     tokenizer = load_tokenizer(str(run_folder / "sft"))
     reward_model = load_scalar_model(run_folder / "reward").eval()
-    sft, tuned = (load_causal_lm(str(run_folder / stage), tokenizer).eval() for stage in ("sft", "ppo"))
-    asked = _pick(prompts, settings.num_prompts, seed)
+    asked = pick(prompts, {}, number=settings.num_prompts, seed=seed)
+    written = {
+        name: answers_of(run_folder, name, asked, ppo=ppo, settings=settings, seed=seed) for name in ("sft", "ppo")
+    }
+    policies = {name: load_causal_lm(str(run_folder / name), tokenizer).eval() for name in written}
     answers = {
-        name: answer(
-            policy, sft, reward_model, tokenizer, asked, ppo=ppo, settings=settings, is_embedded=is_embedded, seed=seed
+        name: measured(
+            written[name],
+            policy,
+            policies["sft"],
+            reward_model,
+            asked.prompts,
+            prompt_ids_of(tokenizer, asked.prompts, ppo),
+            settings=settings,
+            is_embedded=is_embedded,
         )
-        for name, policy in (("sft", sft), ("ppo", tuned))
+        for name, policy in policies.items()
     }
 
     def interval(values: Sequence[float | None]) -> dict[str, float]:
         known = [value for value in values if value is not None]
         return bootstrap_mean(known, num_resamples=settings.num_bootstrap, seed=seed)
 
+    same = [same_text(*texts) for texts in zip(written["sft"].texts, written["ppo"].texts, strict=True)]
     judges = {"reward_model": "score", **({"gold": "gold"} if is_embedded else {})}
     return {
-        "num_prompts": len(asked),
+        "num_prompts": len(asked.prompts),
         "temperature": settings.temperature,
         "seed": seed,
         "interval": f"95 % bootstrap over prompts, {settings.num_bootstrap} resamples",
@@ -75,10 +86,12 @@ def evaluate_policies(
             for name, said in answers.items()
         },
         "win_rate": {
-            judge: interval(wins(answers["ppo"].metrics[metric], answers["sft"].metrics[metric]))
+            judge: interval(wins(answers["ppo"].metrics[metric], answers["sft"].metrics[metric], same))
             for judge, metric in judges.items()
         },
-        "samples": _samples(asked, tokenizer, answers["sft"], answers["ppo"], settings.num_samples, is_embedded),
+        "samples": _samples(
+            asked.prompts, tokenizer, answers["sft"], answers["ppo"], settings.num_samples, is_embedded
+        ),
     }
 
 
@@ -95,30 +108,37 @@ def answer(
     seed: int,
 ) -> Answers:
     """Sample one completion per prompt and measure it."""
-    prompt_ids = [encode_prompt(tokenizer, prompt)[-ppo.max_prompt_length :] for prompt in prompts]
-    completions = sample_completions(
-        policy,
-        prompt_ids,
-        draw_uniforms(len(prompts), ppo.max_completion_length, seed=seed, stream=STREAM),
-        temperature=settings.temperature,
-        stops=stops_of(policy, tokenizer, ppo.stop_tokens),
-        pad_token_id=tokenizer.pad_token_id,
-        batch_size=settings.batch_size,
+    prompt_ids = prompt_ids_of(tokenizer, prompts, ppo)
+    written = write_answers(policy, tokenizer, prompt_ids, ppo=ppo, settings=settings, seed=seed)
+    return measured(
+        written, policy, reference, reward_model, prompts, prompt_ids, settings=settings, is_embedded=is_embedded
     )
-    rows = completions.rows()
-    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    scores = sequence_scores(reward_model, [p + c for p, c in zip(prompt_ids, rows, strict=True)])
-    assert completions.log_probs is not None
-    theirs = sequence_log_probs(
-        reference, prompt_ids, rows, temperature=settings.temperature, batch_size=settings.batch_size
+
+
+def measured(
+    written: Written,
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    reward_model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    settings: EvaluationSection,
+    is_embedded: bool,
+) -> Answers:
+    """Every measure of completions that `policy` wrote."""
+    rows, texts = written.completion_ids, written.texts
+    scores = sequence_scores(reward_model, [[*p, *c] for p, c in zip(prompt_ids, rows, strict=True)])
+    ours, theirs = (
+        sequence_log_probs(model, prompt_ids, rows, temperature=settings.temperature, batch_size=settings.batch_size)
+        for model in (policy, reference)
     )
-    kl = torch.zeros_like(theirs) if policy is reference else completions.log_probs.sum(1) - theirs
     metrics: dict[str, list[float | None]] = {
         "score": scores.tolist(),
-        "kl": kl.tolist(),
+        "kl": (ours - theirs).tolist(),
         "length": [float(len(row)) for row in rows],
         "repetition": [repetition(row) for row in rows],
-        "eos_fraction": completions.stopped.float().tolist(),
+        "eos_fraction": [float(ended) for ended in written.stopped],
     }
     if is_embedded:
         golds = [gold_of_prompt(str(prompt), text) for prompt, text in zip(prompts, texts, strict=True)]
@@ -148,16 +168,13 @@ def sequence_log_probs(
     return totals
 
 
-def repetition(tokens: Sequence[int], n: int = 3) -> float:
-    """The share of n-grams that occurred before in the same completion; 0: none repeats."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def wins(ours: Sequence[float | None], theirs: Sequence[float | None]) -> list[float]:
-    """1 where ours is larger, 0 where smaller, a half for ties."""
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    return [0.5 if a == b else float(a > b) for a, b in pairs]
+def wins(
+    ours: Sequence[float | None], theirs: Sequence[float | None], same: Sequence[bool] | None = None
+) -> list[float]:
+    """1 where ours is larger, 0 where smaller, a half for ties. Where `same`, both wrote the same: a tie whatever the
+    scores, which differ in their last digit between batches of other shapes."""
+    rows = zip(ours, theirs, same or [False] * len(ours), strict=True)
+    return [0.5 if tied or a == b else float(a > b) for a, b, tied in rows if a is not None and b is not None]
 
 
 def gold_means(prompts: Sequence[str], completions: Sequence[str]) -> dict[str, float]:
@@ -167,15 +184,15 @@ def gold_means(prompts: Sequence[str], completions: Sequence[str]) -> dict[str, 
     return {part: sum(values) / len(values) for part, values in parts.items() if values}
 
 
+def gold_stderr(prompts: Sequence[str], completions: Sequence[str]) -> float:
+    """Standard error of the mean gold score over these prompts."""
+    totals = [gold_of_prompt(prompt, text).total for prompt, text in zip(prompts, completions, strict=True)]
+    return statistics.stdev(totals) / len(totals) ** 0.5 if len(totals) > 1 else 0.0
+
+
 def _part(gold: Gold, part: str) -> float | None:
     value: float | None = gold.total if part == "gold" else getattr(gold, part)
     return value
-
-
-def _pick(prompts: Sequence[Prompt], number: int, seed: int) -> list[Prompt]:
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(prompts), generator=generator).tolist()
-    return [prompts[row] for row in order[:number]]
 
 
 def _samples(

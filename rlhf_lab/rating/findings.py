@@ -96,9 +96,12 @@ class Findings:
     warnings: tuple[str, ...]
 
 
-def findings(store: Store, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Findings:
-    """Measure all votes that stand."""
-    pairs, votes = store.pairs(), store.votes()
+def findings(
+    store: Store, *, only: Callable[[Pair], bool] | None = None, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Findings:
+    """Measure all votes that stand, or those on some pairs only."""
+    pairs = {name: pair for name, pair in store.pairs().items() if only is None or only(pair)}
+    votes = [vote for vote in store.votes() if vote.pair in pairs]
     main = [vote for vote in votes if vote.purpose == "main" and vote.outcome in COUNTED]
     verdicts = _verdict_counts(main)
     graded = [vote for vote in main if (vote.verdict, vote.strength) in GRADES]

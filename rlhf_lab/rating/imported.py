@@ -9,7 +9,7 @@ disagree stay three votes. Imported votes stay imported: their rater's `origin` 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def import_votes(store: Store, path: str) -> Imported:
             f"{path} gives no vote: {dict(left_out)}. Needed on every row: prompt, chosen, rejected (TRL's format)"
         )
     source = f"import {Path(path).name}"
-    new_pairs = store.add_pairs(Pair(p.prompt, p.first, p.second, source) for p in pairs.values())
+    new_pairs = store.add_pairs(replace(pair, source=source) for pair in pairs.values())
     name = f"{Path(path).stem[:40]}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
     added = total = 0
     for (who, origin), theirs in votes.items():
@@ -106,7 +106,7 @@ def _votes_of_row(row: dict[str, Any]) -> tuple[Pair, list[Said]]:
     margin = row.get("margin")
     if isinstance(margin, bool) or not isinstance(margin, int | float | None):
         raise UnusableRowError("margin is not a number")
-    pair = make_pair(row["prompt"], row["chosen"], row["rejected"], source="import")
+    pair = make_pair(row["prompt"], row["chosen"], row["rejected"], source="import", writers=_writers(row))
     left, right = ("left", "right") if pair.first == row["chosen"] else ("right", "left")
     strength = strength_of_margin(margin)
     counts = row.get("votes")
@@ -121,6 +121,16 @@ def _votes_of_row(row: dict[str, Any]) -> tuple[Pair, list[Said]]:
     if not isinstance(counts, dict) or not set(counts) <= set(known) or not all(map(_is_count, counts.values())):
         raise UnusableRowError(f"votes is no count of {', '.join(known)}")
     return pair, [known[key] for key, number in counts.items() for _ in range(int(number))]  # type: ignore[misc]
+
+
+def _writers(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Who wrote the chosen and who the rejected one, where the file says so."""
+    names = row.get("chosen_writer"), row.get("rejected_writer")
+    if names == (None, None):
+        return None
+    if not all(isinstance(name, str) and name for name in names) or names[0] == names[1]:
+        raise UnusableRowError("chosen_writer and rejected_writer are not two names")
+    return str(names[0]), str(names[1])
 
 
 def _short(name: str) -> str:

@@ -10,12 +10,15 @@ Ties. A pair on which as many votes prefer one completion as the other, or all a
 `ties="drop"` it gives no row; with `ties="both"` it gives two, one in each direction, each marked `tie: true`, which
 together pull the two scores towards each other. TRL has no column for a soft preference, so there is no third choice.
 
+Pairs that set two models against each other say who wrote what: `chosen_writer`, `rejected_writer`. On prompts of the
+evaluation their votes measure the models, so no reward model of the run is trained on them (`rate_votes.py`).
+
 The margin is the mean over the pair's votes of their grade towards the chosen one (slightly 1/3, clearly 1, a tie or a
 vote without a grade 0), never below 0.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rlhf_lab.rating.outcomes import COUNTED, KINDS, Vote
@@ -26,12 +29,14 @@ Ties = Literal["drop", "both"]
 Rows = Literal["majority", "each"]
 
 
-def preference_rows(store: Store, *, rows: Rows = "majority", ties: Ties = "drop") -> list[dict[str, Any]]:
-    """Rows of all votes that stand, by pair in the order of presentation."""
+def preference_rows(
+    store: Store, *, rows: Rows = "majority", ties: Ties = "drop", only: Callable[[Pair], bool] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of all votes that stand, or of those on some pairs only, by pair in the order of presentation."""
     pairs = store.pairs()
     groups: dict[tuple[str, str, str], list[Vote]] = defaultdict(list)
     for vote in store.votes():
-        if vote.purpose == "main" and vote.outcome in COUNTED:
+        if vote.purpose == "main" and vote.outcome in COUNTED and (only is None or only(pairs[vote.pair])):
             groups[vote.pair, vote.kind, vote.rater if rows == "each" else ""].append(vote)
     place = {pair: number for number, pair in enumerate(pairs)}
     in_order = sorted(groups, key=lambda key: (place[key[0]], KINDS.index(key[1]), key[2]))  # type: ignore[arg-type]
@@ -42,9 +47,9 @@ def preference_rows(store: Store, *, rows: Rows = "majority", ties: Ties = "drop
     ]
 
 
-def num_tied(store: Store) -> int:
+def num_tied(store: Store, only: Callable[[Pair], bool] | None = None) -> int:
     """Pairs and kinds of rater that `ties="drop"` leaves out."""
-    both = preference_rows(store, ties="both")
+    both = preference_rows(store, ties="both", only=only)
     return sum(bool(row.get("tie")) for row in both) // 2
 
 
@@ -63,10 +68,12 @@ def _rows_of_pair(pair: Pair, votes: Sequence[Vote], ties: Ties) -> list[dict[st
 
 def _row(pair: Pair, chosen: str, verdicts: Counter[str | None], margin: float, kind: str) -> dict[str, Any]:
     rejected = "second" if chosen == "first" else "first"
+    names = dict(zip(("first", "second"), pair.writers or (), strict=False))
     return {
         "prompt": pair.prompt,
         "chosen": getattr(pair, chosen),
         "rejected": getattr(pair, rejected),
+        **({"chosen_writer": names[chosen], "rejected_writer": names[rejected]} if names else {}),
         "margin": round(max(margin, 0.0), 6),
         "rater": kind,
         "votes": {

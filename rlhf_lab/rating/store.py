@@ -133,12 +133,23 @@ class Store:
 
     def add_pairs(self, pairs: Iterable[Pair], *, seed: int = 0) -> int:
         """Add pairs in a shuffled order; those that are there already stay as they are, but for one from a chat that is
-        given out from now on. Returns how many are new."""
+        given out from now on. Returns how many are new.
+
+        Pairs of two writers come before others: whoever asks for them wants them rated now.
+        """
         new = list(pairs)
         order = random.Random(f"order of pairs {seed}")
         values = [
             (
-                *(p.id, to_json(p.prompt), to_json(p.first), to_json(p.second), p.source, p.gold, order.random()),
+                *(
+                    p.id,
+                    to_json(p.prompt),
+                    to_json(p.first),
+                    to_json(p.second),
+                    p.source,
+                    p.gold,
+                    order.random() - bool(p.writers),
+                ),
                 *(p.writers or (None, None)),
             )
             for p in new

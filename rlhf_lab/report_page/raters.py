@@ -13,6 +13,7 @@ from .charts import Bin, calibration_chart
 from .estimates import estimate, fraction_row
 from .figures import Table, figure
 from .missing import missing
+from .reward_habits import habits
 from .run_data import RunData
 from .text import DASH, count, entry, escaped, fields, finite, number, percent
 
@@ -112,7 +113,7 @@ def reward_model(data: RunData) -> str:
     if data.reward_model is None:
         return f"{head}{sentence}{missing(data, 'The evaluation of the reward model', 'evaluate')}</section>"
     measured = f'<div class="pair">{accuracy_table(data)}{calibration(data)}</div>'
-    return f"{head}{sentence}{votes(data)}{measured}</section>"
+    return f"{head}{sentence}{votes(data)}{measured}{habits(data)}</section>"
 
 
 def voters(kind: str, number: float | None) -> str:

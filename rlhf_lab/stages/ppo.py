@@ -288,13 +288,14 @@ class PPOTrainer:
         self.life.write_samples(batch, texts, scores, kl)
         return {
             "eval_scores": float(scores.mean()),
+            "eval_scores_stderr": float(scores.std(correction=0)) / len(scores) ** 0.5,
             "eval_kl": float(kl.mean()),
             "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
             "eval_eos_fraction": float(rollout.stopped.float().mean()),
         } | self.evaluation_metrics(batch.prompts, texts)
 
     def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
-        """More metrics of an evaluation; override it. Names should start with `eval_`."""
+        """More metrics, named `eval_...`; override it. `ppo_alarms.py` watches `eval_gold` with `eval_gold_stderr`."""
         return {}
 
     def generate(

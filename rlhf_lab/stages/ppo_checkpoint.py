@@ -64,6 +64,7 @@ def write(trainer: "PPOTrainer", folder: Path, randomness: list[dict[str, Any]])
             "num_generated": trainer.num_generated,
             "kl_coef": trainer.kl_coef,
             "best": (state.best_metric, state.best_global_step),
+            "alarms": trainer.life.alarms.state_dict(),
             "optimizer": trainer.optimization.optimizer.state_dict(),
             "scheduler": trainer.optimization.scheduler.state_dict(),
             "random": randomness,
@@ -112,6 +113,7 @@ def load(trainer: "PPOTrainer", checkpoint: Path) -> None:
     trainer.num_generated = saved["num_generated"]
     trainer.update_number = trainer.life.state.global_step = saved["update_number"]
     trainer.life.state.best_metric, trainer.life.state.best_global_step = saved["best"]
+    trainer.life.alarms.load_state_dict(saved.get("alarms"))
     if len(saved["random"]) == trainer.run.num_processes:
         _set_random_state(saved["random"][trainer.run.rank])
 

@@ -22,6 +22,7 @@ from transformers.trainer_callback import CallbackHandler
 from rlhf_lab.errors import UserError
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_checkpoint
+from rlhf_lab.stages.ppo_alarms import Alarms
 from rlhf_lab.stages.prompt_source import PromptBatch
 from rlhf_lab.training.checkpoint import (
     PREFIX,
@@ -74,6 +75,7 @@ class LifeCycle:
         )
         self.bar: Any = None
         self.last_evaluated = -1
+        self.alarms = Alarms(num_episodes=self.args.rollout_batch_size)
         self.has_begun = False
         self.in_epoch = False
         self.callback_args = CallbackArguments.model_construct(**dict(self.args))
@@ -129,8 +131,10 @@ class LifeCycle:
         self._call("on_step_begin")
 
     def end_of_update(self, metrics: dict[str, float]) -> None:
-        """Log, evaluate and save as the schedule and the callbacks say."""
+        """Watch, log, evaluate and save as the schedule and the callbacks say."""
         step = self.trainer.update_number
+        metrics = {**metrics, **self.alarms.after_update(step, metrics)}
+        self._warn()
         self.state.global_step = step
         epochs_before, self.state.epoch = int(self.state.epoch), self._epoch()
         self._call("on_step_end")
@@ -209,12 +213,20 @@ class LifeCycle:
         metrics = self.trainer.evaluate()
         self.last_evaluated = self.trainer.update_number
         if metrics:
+            metrics |= self.alarms.after_evaluation(self.trainer.update_number, metrics)
+            self._warn()
             score, best = metrics["eval_scores"], self.state.best_metric
             is_best = best is None or score > best
             self._log({**metrics, "best_eval_scores": score if is_best else best})
             self._call("on_evaluate", metrics=metrics)
             if is_best:  # noted after the callbacks: EarlyStoppingCallback compares with the best before
                 self.state.best_metric, self.state.best_global_step = score, self.trainer.update_number
+
+    def _warn(self) -> None:
+        """Say what rings for the first time; above the progress bar where there is one."""
+        for words in self.alarms.take_new():
+            if self.run.is_first:
+                tqdm.write(f"ppo  WARNING: {words}")
 
     def _log(self, metrics: dict[str, float]) -> None:
         step = self.trainer.update_number

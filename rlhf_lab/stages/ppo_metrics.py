@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rlhf_lab.data.repetition import repetition
 from rlhf_lab.functional import explained_variance
 from rlhf_lab.stages.rollout import Rollout
 
@@ -44,7 +45,14 @@ def of_rollout(
     figures |= of_sources
     numbers = torch.stack([torch.as_tensor(value).double() for value in figures.values()]).tolist()  # one transfer
     named = zip(figures, numbers, strict=True)
-    return {name: number for name, number in named if not (name in of_sources and math.isnan(number))}
+    plain = {name: number for name, number in named if not (name in of_sources and math.isnan(number))}
+    return {**plain, "completion_repetition": mean_repetition(rollout)}
+
+
+def mean_repetition(rollout: Rollout) -> float:
+    """The share of 3-grams of a completion that occurred before in it, averaged over completions."""
+    rows = zip(rollout.completion_ids.tolist(), rollout.lengths, strict=True)
+    return sum(repetition(row[:length]) for row, (_, length) in rows) / len(rollout)
 
 
 def _of_sources(scores: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

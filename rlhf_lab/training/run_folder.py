@@ -29,8 +29,17 @@ RESTS_ON = {
     "ppo": ("seed", "model", "data", "sft", "reward", "ppo"),
     "evaluation": ("seed", "model", "data", "sft", "reward", "ppo", "evaluation"),
 }
-# Keys that decide how a run goes on its way, not what it computes.
-FREE_KEYS = {"micro_batch_size", "logging_steps", "save_steps", "save_total_limit", "report_to", "output_dir", "seed"}
+# Keys that decide how a run goes on its way, not what it computes; judges are asked whenever win rates are measured.
+FREE_KEYS = {
+    "micro_batch_size",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "output_dir",
+    "seed",
+    "reward_funcs",
+}
 
 
 def open_run_folder(experiment: Experiment) -> Path:

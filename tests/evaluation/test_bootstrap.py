@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf_lab.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
+from rlhf_lab.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio, bootstrap_sums
 
 SETTINGS = {"num_resamples": 2000, "seed": 0}
 
@@ -89,3 +89,23 @@ def test_the_order_of_pairs_does_not_matter() -> None:
 
 def test_one_prompt_gives_no_spread() -> None:
     assert bootstrap_ratio([0.0, 1.0], ["a", "a"], **SETTINGS) == {"mean": 0.5, "low": 0.5, "high": 0.5}
+
+
+def ratio_of_sums(totals: torch.Tensor) -> torch.Tensor:
+    return totals[:, 0] / totals[:, 1]
+
+
+def test_sums_of_clusters_give_the_interval_of_their_ratio() -> None:
+    """By identity with the ratio that has a function of its own."""
+    values, clusters = [1.0, 1.0, 0.0, 0.5, 1.0, 0.0, 0.0], ["a", "a", "a", "b", "c", "c", "d"]
+    sums = torch.tensor([[2.0, 3.0], [0.5, 1.0], [1.0, 2.0], [0.0, 1.0]], dtype=torch.float64)
+    found = bootstrap_sums(sums, ratio_of_sums, **SETTINGS)
+    assert found == pytest.approx(bootstrap_ratio(values, clusters, **SETTINGS))
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    """The second cluster alone is 0 / 0."""
+    found = bootstrap_sums(torch.tensor([[3.0, 2.0], [0.0, 0.0]], dtype=torch.float64), ratio_of_sums, **SETTINGS)
+    assert found == {"mean": 1.5, "low": 1.5, "high": 1.5}
+    nothing = bootstrap_sums(torch.zeros(3, 2, dtype=torch.float64), ratio_of_sums, **SETTINGS)
+    assert all(value != value for value in nothing.values())

@@ -44,6 +44,10 @@ def test_wins_count_ties_half() -> None:
     assert wins([2.0, 1.0, 3.0], [1.0, 2.0, 3.0]) == [1.0, 0.0, 0.5]
 
 
+def test_equal_texts_tie_though_their_scores_differ_in_the_last_digit() -> None:
+    assert wins([1.0 + 2**-20, 1.0, None], [1.0, 2.0, 1.0], [True, False, True]) == [0.5, 0.0]
+
+
 def test_wins_leave_out_what_does_not_apply() -> None:
     assert wins([2.0, None, 1.0], [1.0, 1.0, None]) == [1.0]
     with pytest.raises(ValueError, match="shorter"):
