@@ -105,7 +105,7 @@ def test_without_a_sweep_the_command_for_it_is_named(tmp_path: Path) -> None:
 
 def test_without_both_files_both_commands_are_named(tmp_path: Path) -> None:
     text = run_with(tmp_path / "run", frontier=False, traced=False).text
-    assert "Gold against proxy: not there yet." in text
+    assert "Gold against proxy: the step ended, but its files hold no such values." in text
     assert "a sweep over KL weights and seeds: not there yet." in text
 
 
