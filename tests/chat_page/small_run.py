@@ -18,7 +18,7 @@ from rlhf_lab.rating.store import Store, votes_path
 from rlhf_lab.stages.base import make_tokenizer
 from tests.rating.desk import Served, request, serving
 
-CONFIG = "model.config={n_layer: 1, n_embd: 16, n_head: 2, n_positions: 64, initializer_range: 0.3}"
+CONFIG = "model.config={n_layer: 1, n_embd: 64, n_head: 2, n_positions: 64, initializer_range: 0.3}"
 TURNS = (
     "{% for m in messages %}[{{ m['role'][0] }}]{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}[a]{% endif %}"
@@ -34,6 +34,7 @@ def small_run(folder: Path, *settings: str) -> Path:
     for seed, stage in enumerate(STAGES):
         torch.manual_seed(seed)
         model = load_causal_lm("gpt2", tokenizer, config=experiment.model.config, init="random")
+        make_eos_rare(model, tokenizer.eos_token_id)
         model.save_pretrained(folder / stage)
         tokenizer.save_pretrained(folder / stage)
     for seed, part in enumerate(("reward", "ppo/value_model")):
@@ -43,6 +44,13 @@ def small_run(folder: Path, *settings: str) -> Path:
         tokenizer.save_pretrained(folder / part)
     (folder / "config.yaml").write_text(yaml.safe_dump(experiment.model_dump(), sort_keys=False), encoding="utf-8")
     return folder
+
+
+def make_eos_rare(model: Any, eos: int) -> None:
+    """Make EOS e^15 times less likely: an answer that ends at once is empty, and an empty one takes no vote."""
+    with torch.no_grad():
+        row = model.transformer.wte.weight[eos]
+        model.transformer.ln_f.bias.copy_(-15 * row / row.square().sum())
 
 
 def with_turns(folder: Path) -> Path:
