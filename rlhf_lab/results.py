@@ -68,6 +68,8 @@ def _win_rate_table(row: dict[str, Any]) -> Table:
         needed = {one["half_width"]: one["num_prompts"] for one in judge["prompts_needed"]}[0.03]
         rates = (_percent(judge[key]) for key in ("win_rate", "length_controlled"))
         table.add_row(judge["judge"], *rates, f"p={judge['sign_test']['p_value']:.1g}", str(needed or "–"))
+        if "over_all_prompts" in judge:  # people rate pairs that differ; scores judge all prompts
+            table.add_row("  all prompts", _percent(judge["over_all_prompts"]), "", "", "")
     return table
 
 
