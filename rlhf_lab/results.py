@@ -86,17 +86,20 @@ def _win_rate_table(row: dict[str, Any]) -> Table:
     equal = f"{100 * row['equal_fraction']:.0f} %"
     table = Table(
         title=f"{row['ours']} preferred to {row['theirs']}",
-        caption=f"{row['num_prompts']} prompts, to {equal} of which both answer the same; ties count half",
+        caption=f"{row['num_prompts']} prompts, to {equal} of which both answer the same; ties count half; the last"
+        " column: prompts for an interval of ±3 points",
     )
-    for column in ("judge", "win rate", "at equal length", "sign test", "prompts for ±0.03"):
+    for column in ("judge", "win rate", "at equal length", "sign test", "for ±3 %"):
         table.add_column(column, justify="left" if column == "judge" else "right")
     for judge in row["judges"]:
         if not judge["num_judgements"]:
             table.add_row(judge["judge"], "no judgement", "", "", "")
             continue
         needed = {one["half_width"]: one["num_prompts"] for one in judge["prompts_needed"]}[0.03]
-        rates = (_interval(judge[key]) for key in ("win_rate", "length_controlled"))
-        table.add_row(judge["judge"], *rates, f"p = {judge['sign_test']['p_value']:.2g}", str(needed or "–"))
+        rates = (_percent(judge[key]) for key in ("win_rate", "length_controlled"))
+        table.add_row(judge["judge"], *rates, f"p={judge['sign_test']['p_value']:.1g}", str(needed or "–"))
+        if "over_all_prompts" in judge:  # people rate pairs that differ; scores judge all prompts
+            table.add_row("  all prompts", _percent(judge["over_all_prompts"]), "", "", "")
     return table
 
 
@@ -126,6 +129,11 @@ def _ensemble_line(path: Path) -> list[str]:
 
 def _interval(estimate: dict[str, Any]) -> str:
     return f"{estimate['mean']:.3f}  [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _percent(estimate: dict[str, Any]) -> str:
+    mean, low, high = (f"{100 * estimate[key]:.0f}" for key in ("mean", "low", "high"))
+    return f"{mean} % [{low}, {high}]"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 
 from rlhf_lab import reward_again
 from rlhf_lab.config import Experiment, load_experiment
-from rlhf_lab.data.splits import limit_rows
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.scalar import load_scalar_model
 from rlhf_lab.rate_votes import with_votes
@@ -194,10 +193,10 @@ def test_scores_of_the_ensemble_are_those_of_the_run_s_own_judge(run: Path) -> N
     assert own == pytest.approx(scores["ppo"] - scores["sft"], abs=1e-5)
 
 
-def test_parts_are_drawn_by_prompt(run: Path) -> None:
+def test_parts_are_drawn_by_prompt(run: Path, trained: list[dict[str, Any]]) -> None:
     """Pairs of one prompt go together, so a point says what so many more prompts would bring."""
     rows = [json.loads(line) for line in (run / "comparisons.jsonl").read_text(encoding="utf-8").splitlines()]
-    write_jsonl(run / "comparisons.jsonl", [row for row in rows for _ in range(2)])
-    experiment = load_experiment(run / "config.yaml", [f"runs_dir={run.parent}"])
-    part = limit_rows(data_of_run(experiment).train, 32, experiment.seed)
-    assert len(set(part["prompt"])) == 16
+    write_jsonl(run / "comparisons.jsonl", rows + rows[:PAIRS])
+    invoke("evaluate", str(run), "--learning-curve")
+    assert [(one["pairs"], len(one["prompts"])) for one in trained] == [(16, 8), (32, 16), (64, 32)]
+    assert [point["num_prompts"] for point in curve(run)] == [8, 16, 32, PAIRS]
