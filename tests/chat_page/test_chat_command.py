@@ -118,5 +118,7 @@ def test_votes_are_reported_exported_and_train_the_reward_model_unless_held_out(
     )
     data = with_votes(experiment, StageData(train, held, {"rater": "simulated"}))
     assert sorted(data.train["prompt"]) == sorted([known, known, "Never asked before?\n"])
-    assert data.heldout["prompt"] == [heldout, heldout]
-    assert data.facts["raters"] == {"simulated": 2, "human": 3}
+    assert list(data.heldout["prompt"]) == [heldout], (
+        "between two models on a prompt of the evaluation: not for training"
+    )
+    assert data.facts["raters"] == {"simulated": 2, "human": 2}
