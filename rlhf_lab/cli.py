@@ -97,11 +97,11 @@ def evaluate(
         if between or learning_curve or ensemble:
             raise UserError("--frontier was given with other options; it is a command of its own: give it alone")
         from rlhf_lab.results import print_frontier
-        from rlhf_lab.sweep import sweep
+        from rlhf_lab.studies.sweep import sweep
 
         return print_frontier(sweep(experiment))
-    from rlhf_lab import gather_evidence
     from rlhf_lab.results import print_results
+    from rlhf_lab.studies import evaluate as gather_evidence
 
     gather_evidence.evaluate(experiment, between=between, learning_curve=learning_curve, num_members=ensemble)
     return print_results(experiment.run_folder)

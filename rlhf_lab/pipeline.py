@@ -22,12 +22,12 @@ from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.policy import evaluate_policies, gold_means, gold_stderr
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
-from rlhf_lab.evidence import measure_win_rates
-from rlhf_lab.gold_against_proxy import write_overoptimization
+from rlhf_lab.evidence.gold_against_proxy import write_overoptimization
+from rlhf_lab.evidence.judges import measure_win_rates
+from rlhf_lab.evidence.named_rewards import check_names
 from rlhf_lab.models.adapters import SharedBase, give_adapter
 from rlhf_lab.models.language import check_length, context_of, load_causal_lm, load_tokenizer, read_template
 from rlhf_lab.models.scalar import load_scalar_model
-from rlhf_lab.named_rewards import check_names
 from rlhf_lab.rate_votes import with_votes
 from rlhf_lab.report import write_report
 from rlhf_lab.stages import comparisons, experiment_data

@@ -11,12 +11,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf_lab import evidence
 from rlhf_lab.config import Experiment
 from rlhf_lab.data.assistant.gold import gold_of_prompt
 from rlhf_lab.data.prompts import Completion, Prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.answers import same_text
+from rlhf_lab.evidence import judges as evidence
 from rlhf_lab.models.language import load_causal_lm, load_tokenizer
 from rlhf_lab.rating.pairs import Pair, UnusableRowError, make_pair
 from rlhf_lab.stages import experiment_data

@@ -13,7 +13,7 @@ from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.data.assistant.world import heldout_questions
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.answers import answers_of, fingerprint_of_weights, order_of
-from rlhf_lab.evidence import asked_of
+from rlhf_lab.evidence.judges import asked_of
 from rlhf_lab.pipeline import comparisons_of
 from rlhf_lab.rate_votes import with_votes
 from rlhf_lab.rating.assignment import Plan

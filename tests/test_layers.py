@@ -36,28 +36,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rate": BELOW_2 | set(LAYER_2) | {"rate_samples", "rate_votes"},  # the command: a run folder and its votes
     "rate_samples": BELOW_2 | set(LAYER_2) | {"evidence"},
     "rate_votes": BELOW_2 | set(LAYER_2),
-    "gold_against_proxy": BELOW_2 | set(LAYER_2),  # best-of-n and over-optimisation of a run folder
-    "named_rewards": BELOW_2 | set(LAYER_2),  # judges that a config names in words
-    "evidence_votes": BELOW_2 | set(LAYER_2),
-    "evidence": BELOW_2 | set(LAYER_2) | {"evidence_votes", "named_rewards"},  # win rates by every judge
-    "pipeline": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "rate_votes", "evidence", "named_rewards"},
-    "reward_again": BELOW_2 | set(LAYER_2) | {"rate_votes", "pipeline"},  # the reward model with one thing changed
-    "learning_curve": BELOW_2 | set(LAYER_2) | {"reward_again"},
-    "ensemble": BELOW_2 | set(LAYER_2) | {"reward_again", "evidence"},
-    "gather_evidence": BELOW_2
-    | set(LAYER_2)
-    | {
-        *("pipeline", "evidence", "named_rewards", "reward_again", "learning_curve", "ensemble"),
-        "gold_against_proxy",
-    },
-    "sweep_trl": BELOW_2 | set(LAYER_2) | {"rate_votes"},
-    "sweep": BELOW_2 | set(LAYER_2) | {"gold_against_proxy", "pipeline", "sweep_trl"},
+    "evidence": BELOW_2 | set(LAYER_2),  # measuring that several parts of layer 2 are needed for
+    "pipeline": BELOW_2 | set(LAYER_2) | {"evidence", "rate_votes"},
+    "studies": BELOW_2 | set(LAYER_2) | {"evidence", "pipeline", "rate_votes"},  # trainings beside a run
     "results": set(BELOW_2),  # the table at the end of a run
     "chat_models": set(BELOW_2),  # a run's models, asked side by side: in the terminal and in the browser
     "chat_page": BELOW_2 | {"chat_models", "rating"},
     "chat": BELOW_2 | {"chat_models", "chat_page"},
     "doctor": set(BELOW_2),
-    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "gather_evidence", "sweep", "rate", "results", "chat", "doctor"},
+    "cli": BELOW_2 | set(LAYER_2) | {"pipeline", "studies", "rate", "results", "chat", "doctor"},
     "__main__": {"cli"},
     "__init__": {"ppo_config", "stages"},  # the two lazy exports
 }

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_lab import reward_again
 from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.models.scalar import load_scalar_model
 from rlhf_lab.rate_votes import with_votes
-from rlhf_lab.reward_again import data_of_run, in_short
+from rlhf_lab.studies import reward_again
+from rlhf_lab.studies.reward_again import data_of_run, in_short
 from rlhf_lab.training.records import read_json, read_run, record_stage, write_json, write_jsonl
 from tests.evidence_run import made_run, save_policy
 from tests.test_pipeline import invoke

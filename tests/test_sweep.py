@@ -20,12 +20,12 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from rlhf_lab import sweep, sweep_trl
 from rlhf_lab.cli import app
 from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.data.assistant.world import heldout_questions, training_questions
 from rlhf_lab.errors import UserError
 from rlhf_lab.functional import best_of_n_kl
+from rlhf_lab.studies import sweep, sweep_trl
 
 EOS, PAD = 0, 1
 SIZES = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 80, "vocab_size": 258, "initializer_range": 0.3}

@@ -2,7 +2,7 @@
 
 Reward models agree where their comparisons taught them something, and guess apart where they did not. A policy that is
 led to answers on which they disagree is paid for one model's guesses (Coste et al. 2023, arXiv 2310.02743, where the
-spread of an ensemble is the penalty that keeps a policy from it). Works on scores; `rlhf_lab/ensemble.py` trains.
+spread of an ensemble is the penalty that keeps a policy from it). Works on scores; `studies/ensemble.py` trains.
 """
 
 from typing import Any

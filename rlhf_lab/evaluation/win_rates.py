@@ -1,7 +1,7 @@
 """Win rates of one policy against another, whoever judges: the rate with its interval, at equal length, and its tests.
 
 A judge gives scores (the higher wins, equal ones tie) or votes. Writes nothing; whose votes and which judges are the
-business of `rlhf_lab/evidence.py`.
+business of `rlhf_lab/evidence/judges.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The section on evidence: who prefers which policy and how sure that is, and the alarms.
 
-Leaves out: computing any of it (`rlhf_lab/evidence.py`, `rlhf_lab/ensemble.py`, PPO's alarms); what the reward model
+Leaves out: computing any of it (`evidence/judges.py`, `studies/ensemble.py`, PPO's alarms); what the reward model
 does with margins and lengths is in `reward_habits.py`.
 """
 

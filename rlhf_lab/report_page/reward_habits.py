@@ -1,6 +1,6 @@
 """Where the reward model is right: by margin, gold gap and length, on more comparisons; and whether it likes length.
 
-Leaves out: computing any of it (`rlhf_lab/evaluation/reward_habits.py`, `rlhf_lab/learning_curve.py`).
+Leaves out: computing any of it (`rlhf_lab/evaluation/reward_habits.py`, `rlhf_lab/studies/learning_curve.py`).
 """
 
 from __future__ import annotations

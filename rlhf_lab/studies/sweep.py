@@ -17,14 +17,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from rlhf_lab import sweep_trl
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.frontier import Values, summarize
-from rlhf_lab.gold_against_proxy import Yardstick, best_of_n, settings_of_measuring, write_overoptimization
+from rlhf_lab.evidence.gold_against_proxy import Yardstick, best_of_n, settings_of_measuring, write_overoptimization
 from rlhf_lab.models.language import load_causal_lm
 from rlhf_lab.pipeline import quiet_libraries, say
 from rlhf_lab.stages.ppo import PPOTrainer
+from rlhf_lab.studies import sweep_trl
 from rlhf_lab.training.checkpoint import saving
 from rlhf_lab.training.records import is_finished, read_json, write_json
 from rlhf_lab.training.run import process_state

@@ -17,10 +17,10 @@ from rlhf_lab.data.assistant.gold import gold_of_prompt
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.answers import Asked, Written, answers_of, order_of, pick, prompt_ids_of, same_text
 from rlhf_lab.evaluation.win_rates import judged_by_scores, right_or_wrong, win_rate
-from rlhf_lab.evidence_votes import Votes, position_of_votes, rates_by_votes, votes_of
+from rlhf_lab.evidence.named_rewards import named_rewards
+from rlhf_lab.evidence.votes import Votes, position_of_votes, rates_by_votes, votes_of
 from rlhf_lab.models.language import load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
-from rlhf_lab.named_rewards import named_rewards
 from rlhf_lab.stages import experiment_data
 from rlhf_lab.stages.scoring import Finished, Scorer, score_all
 from rlhf_lab.training.records import read_json, write_json

@@ -15,8 +15,8 @@ from rlhf_lab.config import Experiment
 from rlhf_lab.data.prompts import prompt_key
 from rlhf_lab.data.splits import limit_rows
 from rlhf_lab.errors import UserError
-from rlhf_lab.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
 from rlhf_lab.stages.experiment_data import StageData
+from rlhf_lab.studies.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
 from rlhf_lab.training.records import read_json, write_json
 from rlhf_lab.training.run import process_state
 

@@ -4,14 +4,14 @@ Win rates are measured again each time, since votes and judges come in after a r
 """
 
 from rlhf_lab.config import Experiment
-from rlhf_lab.ensemble import check_members, measure_ensemble
 from rlhf_lab.evaluation.answers import policy_folder
-from rlhf_lab.evidence import measure_win_rates
-from rlhf_lab.gold_against_proxy import add_overoptimization
-from rlhf_lab.learning_curve import measure_learning_curve
-from rlhf_lab.named_rewards import check_names
+from rlhf_lab.evidence.gold_against_proxy import add_overoptimization
+from rlhf_lab.evidence.judges import measure_win_rates
+from rlhf_lab.evidence.named_rewards import check_names
 from rlhf_lab.pipeline import do, encoded_comparisons, judged_reward_model, quiet_libraries
-from rlhf_lab.reward_again import data_of_run
+from rlhf_lab.studies.ensemble import check_members, measure_ensemble
+from rlhf_lab.studies.learning_curve import measure_learning_curve
+from rlhf_lab.studies.reward_again import data_of_run
 from rlhf_lab.training.records import read_json, write_json
 from rlhf_lab.training.run import process_state
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lab import evidence
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.answers import Written, prompt_ids_of
 from rlhf_lab.evaluation.disagreement import disagreement
+from rlhf_lab.evidence import judges as evidence
 from rlhf_lab.models.language import load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
-from rlhf_lab.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
+from rlhf_lab.studies.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
 from rlhf_lab.training.records import read_json, write_json
 from rlhf_lab.training.run import process_state
 

@@ -1,0 +1,1 @@
+"""What a run bought, measured without training anything: win rates by every judge, gold against proxy."""
