@@ -152,6 +152,7 @@ def test_members_differ_in_their_seed_alone_and_stay_for_the_next_measurement(
     assert len(found["gain"]["by_member"]) == 3
     heads = [load_scalar_model(one["folder"]).score.weight for one in trained]
     assert not torch.equal(*heads)
+    assert not list((run / "evaluation" / "ensemble").rglob("checkpoint-*"))
     before = (run / "evaluation" / "ensemble.json").read_text(encoding="utf-8")
     invoke("evaluate", str(run), "--ensemble", "3")
     assert len(trained) == 2

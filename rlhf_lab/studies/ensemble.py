@@ -23,6 +23,7 @@ from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
 from rlhf_lab.studies.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
 from rlhf_lab.training.records import read_json, write_json
 from rlhf_lab.training.run import process_state
+from rlhf_lab.training.trainers import remove_checkpoints
 
 SEED_STEP = 7919  # between members, so that a run with the next seed shares none of them
 
@@ -43,6 +44,8 @@ def measure_ensemble(experiment: Experiment, *, num_members: int) -> None:
         found = trained_and_judged(experiment, data, _folder(experiment, seed), seed=seed)
         others.append({"seed": seed, "seconds": round(time.perf_counter() - started, 1), **found})
         _write(path, {"rests_on": basis, "members": others})
+        if process_state().is_main_process:
+            remove_checkpoints(_folder(experiment, seed))  # of no use now that the member is on record
     if process_state().is_main_process:
         own = in_short(read_json(experiment.run_folder / "evaluation" / "reward_model.json"))
         members = [{"seed": experiment.seed, "seconds": None, **own}, *others]

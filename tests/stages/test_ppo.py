@@ -483,7 +483,7 @@ def test_b12_f09_evaluation_follows_its_schedule_and_can_be_called_before_traini
     arguments = {"eval_dataset": Dataset.from_dict({"prompt": PROMPTS[:3], "note": ["x", "y", "z"]})}
     trainer = tiny_trainer(tmp_path, eval_steps=3, arguments=arguments)
     before = trainer.evaluate()
-    assert set(before) == {"eval_scores", "eval_kl", "eval_length", "eval_eos_fraction"}
+    assert set(before) == {"eval_scores", "eval_scores_stderr", "eval_kl", "eval_length", "eval_eos_fraction"}
     assert before["eval_kl"] == pytest.approx(0.0, abs=1e-5)
     assert trainer.evaluate() == before, "evaluation draws the same numbers each time"
     trainer.train()
