@@ -117,6 +117,19 @@ def test_without_gold_the_page_says_whose_score_it_shows(tmp_path: Path) -> None
     assert "gold turns down" not in page.text
 
 
+def test_a_policy_that_ran_away_is_told_and_does_not_squeeze_the_others(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    found, _ = swept()
+    far = {"method": "dpo", "kl_coef": 0.002, "seed": 0}
+    far |= {key: {"mean": mean, "low": mean, "high": mean} for key, mean in (("kl", 95.0), ("gold", 1.39))}
+    found["points"].append(far)
+    write_json(run / "evaluation" / "frontier.json", found)
+    page = page_of(run)
+    assert "Too far away to be drawn: DPO (TRL), KL weight 0.002, seed 0: 95.0 nats, gold 1.39." in page.text
+    assert "95.0 nats" not in drawings(page)["Gold over KL"]
+    assert "Too far away" not in run_with(tmp_path / "other").text
+
+
 RUBBISH = [
     {},
     {"points": None, "areas": [], "frontiers": 3},

@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[str, str, Shape]] = {  # name, tone, shape
     "dpo": ("DPO (TRL)", "tone-dpo", "diamond"),
     "best_of_n": ("best-of-n", "tone-best", "triangle"),
 }
+REACH = 2.5  # times the KL that every method reaches: what is farther away is told in words
 QUESTIONS = {"at_most": "at most", "exactly": "exactly"}
 KLS = {"estimated": "estimated", "formula": "log n − (n − 1)/n"}
 FITS = {
@@ -41,7 +42,7 @@ def frontier(data: RunData) -> str:
     drawn = "".join([frontier_chart(data.frontier) if swept else "", *traces(data.overoptimization)])
     parts = [f'<section id="frontier"><h2>What alignment bought, and how far away</h2><p class="soft">{intro}</p>']
     parts += [f'<div class="charts two">{drawn}</div>'] if drawn else []
-    parts += [fit_table(data.overoptimization)]
+    parts += [beyond(data.frontier), fit_table(data.overoptimization)]
     if data.overoptimization is None:
         parts.append(missing(data, "Gold against proxy", "evaluate"))
     parts += [area_table(data), equal_kl_table(data.frontier)] if swept else [the_sweep(data)]
@@ -71,9 +72,26 @@ def mean(point: Any, key: str) -> float | None:
     return finite(entry(point, key, "mean"))
 
 
+def split_by_reach(found: Row | None) -> tuple[list[Row], list[Row]]:
+    """Points that are drawn, and those so far away that drawing them would press all others into a corner."""
+    points = rows_of(found)
+    common = finite(entry(found, "areas", "max_kl")) or 0.0
+    limit = REACH * common if common > 0 else math.inf
+    near = [point for point in points if (mean(point, "kl") or 0.0) <= limit]
+    return near, [point for point in points if point not in near]
+
+
+def beyond(found: Row | None) -> str:
+    """The points that are not drawn, in words."""
+    far = split_by_reach(found)[1]
+    names = {method: name for method, (name, _, _) in METHODS.items()}
+    told = [mark(point, names.get(str(point.get("method")), "?"), judge_of(found)).words for point in far]
+    return f'<p class="soft">Too far away to be drawn: {escaped("; ".join(told))}.</p>' if told else ""
+
+
 def frontier_chart(found: Row | None) -> str:
-    judge, points = judge_of(found), rows_of(found)
-    furthest = max(mean(point, "kl") or 0.0 for point in [*points, entry(found, "run")])
+    judge, points = judge_of(found), split_by_reach(found)[0]
+    furthest = max((mean(point, "kl") or 0.0 for point in [*points, entry(found, "run")]), default=0.0)
     base = mean(entry(found, "base"), judge)
     groups = [] if base is None else [Group("SFT", "tone-sft", (Mark(0.0, base, f"SFT: {judge} {number(base)}"),))]
     if (own := entry(found, "run")) is not None and mean(own, "kl") is not None and mean(own, judge) is not None:
@@ -93,7 +111,7 @@ def corners(found: Any, judge: str, furthest: float) -> tuple[tuple[float, float
     if not isinstance(kls, list) or not isinstance(golds, list):
         return ()
     pairs = [(finite(kl), finite(gold)) for kl, gold in zip(kls, golds, strict=False)]
-    line = [(kl, gold) for kl, gold in pairs if kl is not None and gold is not None]
+    line = [(kl, gold) for kl, gold in pairs if kl is not None and gold is not None and kl <= furthest]
     return (*line, (furthest, line[-1][1])) if line and furthest > line[-1][0] else tuple(line)
 
 
