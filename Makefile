@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## install into .venv, then run all three steps on the
 	$(BIN)/rlhf-lab run
 
 test: $(VENV)/.installed-test  ## install into .venv, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev  ## install into .venv, then check style, format and types
 	$(BIN)/python -m ruff check .
