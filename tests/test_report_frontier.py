@@ -92,6 +92,8 @@ def test_fits_are_told_in_words_and_a_turn_is_drawn(tmp_path: Path) -> None:
     assert "gold turns down at 1.56 nats" in page.text  # d = 1 / (2 * 0.4)
     assert "upright: gold turns down" in page.text
     assert {"Best-of-n", "PPO, along the run", "PPO, along KL weights"} <= set(drawings(page))
+    # The SFT model's score is 1.7 / 3, PPO's 2.6 / 3: gains are above SFT, not above the nearest policy
+    assert "KL weight 0.4: score 0.30 above SFT at 0.50 nats" in drawings(page)["PPO, along KL weights"]
     assert "update 200: gold" in drawings(page)["PPO, along the run"]
 
 

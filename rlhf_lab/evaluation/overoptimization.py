@@ -51,11 +51,12 @@ def overoptimization(
 def _traced(points: list[dict[str, Any]], form: Form, base: dict[str, Any] | None) -> dict[str, Any]:
     """The points of one curve and the fit of their gold gains over `base`."""
     known = [point for point in points if point.get("gold") is not None]
+    traced = {"points": points, "base_score": None if base is None else base["score"], "base_gold": None, "fit": None}
     if base is None or base.get("gold") is None:
-        return {"points": points, "base_gold": None, "fit": None, "words": NO_GOLD if points else "not measured"}
+        return {**traced, "words": NO_GOLD if points else "not measured"}
     gains = [float(point["gold"]) - float(base["gold"]) for point in known]
     found = fit([point["kl"] for point in known], gains, form)
-    return {"points": points, "base_gold": base["gold"], "fit": found, "words": found["words"]}
+    return {**traced, "base_gold": base["gold"], "fit": found, "words": found["words"]}
 
 
 def _means(values: dict[str, list[float]]) -> dict[str, float | None]:

@@ -137,8 +137,7 @@ def trace(key: str, found: Row) -> str:
     base_gold = finite(found.get("base_gold"))
     if not known:
         return ""
-    start = min(known, key=lambda p: abs(finite(p["kl"]) or 0.0))
-    base_score = finite(start["score"]) or 0.0
+    base_score = finite(found.get("base_score")) or 0.0
     scores = tuple(gain(p, "score", base_score) for p in known)
     golds = (
         ()
