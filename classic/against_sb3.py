@@ -124,6 +124,7 @@ def train_sb3(
         ) from None
     test_env = make_vector(env_id, num_evaluation_episodes)
     points: list[Point] = []
+    evaluating: list[float] = []  # seconds
 
     class Evaluation(BaseCallback):
         """Between two rollouts, at least `EVALUATE_EVERY` steps after the last evaluation."""
@@ -142,8 +143,11 @@ def train_sb3(
         def act(observations: NDArray[np.float32]) -> NDArray[Any]:
             return np.asarray(model.predict(observations, deterministic=True)[0])
 
+        training = time.perf_counter() - began - sum(evaluating)
         mean_return = float(returns_of_first_episodes(test_env, act, evaluation_seed(seed)).mean())
-        points.append(Point(step, time.perf_counter() - began, mean_return, {}))
+        seconds = time.perf_counter() - began
+        evaluating.append(seconds - training - sum(evaluating))
+        points.append(Point(step, seconds, mean_return, {}, training))
         on_point(points[-1])
 
     began = time.perf_counter()

@@ -114,7 +114,7 @@ class TrainingPanel(Panel):
         before = points[-2].step if len(points) > 1 else -1
         if every and last.step // every == before // every:
             return
-        speed = f"{last.step / last.seconds:,.0f} steps a second"
+        speed = f"{last.steps_per_second:,.0f} steps a second"
         show(Answer(self._picture(), f"{name}: {last.step:,} steps, mean return {last.mean_return:.1f}, {speed}"))
 
     def _picture(self) -> Image.Image:

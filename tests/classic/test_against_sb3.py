@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
+from classic.agent_command import agent_parser, sb3_budgets
 from classic.errors import LessonError
-from classic.ppo_command import main
+from classic.ppo import Settings
+from classic.ppo_command import LESSON, main
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
@@ -39,6 +41,7 @@ def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path) -> None:
     )
     assert [point.step >= 2000 for point in points] == [True, True]  # after 2,000 steps, and at the end
     assert points[0].seconds < points[-1].seconds
+    assert all(0 < point.training_seconds < point.seconds for point in points)
     assert all(8 <= point.mean_return <= 500 for point in points)
     assert (tmp_path / "model.zip").is_file()
 
@@ -74,3 +77,22 @@ def test_an_unfair_race_is_refused(env_id: str, options: dict[str, object]) -> N
     with pytest.raises(LessonError, match="--env CartPole-v1 without options"):
         require_fair_race(env_id, ["tuned"], options)
     require_fair_race(env_id, [], options)
+
+
+@pytest.mark.parametrize(
+    ("typed", "budgets"),
+    [
+        (["--against-sb3", "tuned", "course"], {"tuned": 100_000, "course": 500_000}),  # the zoo's, and the course's
+        (["--against-sb3", "tuned", "course", "--sb3-steps", "300"], {"tuned": 300, "course": 300}),
+        (["--against-sb3", "course", "tuned", "--sb3-steps", "300", "4e3"], {"course": 300, "tuned": 4000}),
+        ([], {}),
+    ],
+)
+def test_budgets_of_the_race(typed: list[str], budgets: dict[str, int]) -> None:
+    assert sb3_budgets(LESSON, agent_parser("", Settings, LESSON).parse_args(typed)) == budgets
+
+
+@pytest.mark.parametrize("typed", [["--sb3-steps", "300"], ["--against-sb3", "tuned", "--sb3-steps", "300", "400"]])
+def test_budgets_for_nobody_are_refused(typed: list[str]) -> None:
+    with pytest.raises(LessonError, match="one number for all, or one for each"):
+        main([*typed, "--quiet"])

@@ -1,9 +1,7 @@
 """DQN: targets and loss by hand, promised counts, probes with known answers, the crutches, the pole."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,25 +286,6 @@ def test_the_pole_stays_up(seed: int) -> None:
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-SHORT = ["--steps", "2000", "--learning-starts", "200", "--num-evaluation-episodes", "10", "--hidden", "32", "--quiet"]
-
-
-def test_the_command_trains_writes_saves_and_reloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = ["--json", str(tmp_path / "dqn.json"), "--save", str(tmp_path / "dqn.pt"), "--out", str(tmp_path)]
-    main(["--seeds", "2", "--no-double", *SHORT, *files])
-    written = json.loads((tmp_path / "dqn.json").read_text())
-    assert [run["seed"] for run in written["seeds"]] == [0, 1]
-    assert (written["settings"]["num_steps"], written["settings"]["double"]) == (2000, False)
-    assert "doomed_q" in written["seeds"][0]["curve"][-1]["metrics"]
-    pictures = {"curve.png", "forgetting.png", "replay.gif", "replay.html"}
-    assert pictures <= {file.name for file in tmp_path.iterdir()}
-    shown = capsys.readouterr().out
-    assert "interquartile mean" in shown
-    assert "is it forgetting?" in shown
-    main(["--load", str(tmp_path / "dqn.pt"), "--episodes", "10"])
-    best = written["seeds"][0]["best_return"]
-    assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions
 
 
 @pytest.mark.parametrize(
