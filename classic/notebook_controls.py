@@ -15,6 +15,7 @@ Left out: a stop button. Training runs in the kernel itself, so the kernel's own
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -61,7 +62,7 @@ def budget(steps: int, least: int = 1) -> int:
 
 def draw_every(num_points: int, num_pictures: int = 12) -> Callable[[int], bool]:
     """Whether to draw at the k-th of so many points, so that drawing takes less time than training; always the last."""
-    every = max(1, num_points // num_pictures)
+    every = math.ceil(num_points / num_pictures)
     return lambda number: number % every == 0 or number == num_points
 
 

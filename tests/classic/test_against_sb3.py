@@ -29,17 +29,18 @@ def test_the_course_uses_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(PRESETS))
-def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path) -> None:
+def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classic.against_sb3.EVALUATE_EVERY", 1000)
     points = train_sb3(
         "CartPole-v1",
         0,
         algorithm=algorithm,
         preset=PRESETS[algorithm]["tuned"],
-        num_steps=2300,
+        num_steps=1300,
         num_evaluation_episodes=4,
         save=tmp_path / "model.zip",
     )
-    assert [point.step >= 2000 for point in points] == [True, True]  # after 2,000 steps, and at the end
+    assert [point.step >= 1000 for point in points] == [True, True]  # after 1,000 steps, and at the end
     assert points[0].seconds < points[-1].seconds
     assert all(0 < point.training_seconds < point.seconds for point in points)
     assert all(8 <= point.mean_return <= 500 for point in points)

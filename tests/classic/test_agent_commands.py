@@ -16,7 +16,7 @@ LESSONS = [
     pytest.param(
         dqn_command.main,
         "dqn",
-        ["--no-double", "--steps", "2000", "--learning-starts", "200", "--hidden", "32"],
+        ["--no-double", "--steps", "2000", "--learning-starts", "200", "--hidden", "32", "--evaluate-every", "1000"],
         {"num_steps": 2000, "double": False, "hidden": 32},
         "forgetting.png",
         "is it forgetting?",

@@ -226,21 +226,23 @@ def trained(probe: str, **changes: object) -> QNetwork:
     return train(f"Probe{probe}-v0", replace(SMALL, **changes), seed=0).policy  # type: ignore[arg-type]
 
 
-LONG = {"learning_rate": 1e-2, "num_steps": 6000}
 VALUE_PROBES = [
-    pytest.param("ConstantReward", (0.0,), [1.0], marks=pytest.mark.slow),  # easier than those below
-    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], marks=pytest.mark.slow),
-    ("LateReward", (0.0, 1.0), [0.9, 1.0]),
-    ("ForEver", (0.0,), [10.0]),  # 1 / (1 - gamma): a time limit is no end
-    ("FiveSteps", (0.0, 0.8), [4.0951, 1.0]),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
+    pytest.param("ConstantReward", (0.0,), [1.0], {}, marks=pytest.mark.slow),  # easier than those below
+    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], {}, marks=pytest.mark.slow),
+    ("LateReward", (0.0, 1.0), [0.9, 1.0], {"num_steps": 1500}),
+    # 1 / (1 - gamma): a time limit is no end. Where all that is seen is 0, only the last bias learns, and Adam moves it
+    # by the learning rate a step.
+    ("ForEver", (0.0,), [10.0], {"learning_rate": 2e-2}),
+    ("FiveSteps", (0.0, 0.8), [4.0951, 1.0], {"num_steps": 2000}),  # (1 - gamma^5) / (1 - gamma), and the last reward
 ]
 
 
-@pytest.mark.parametrize(("probe", "observations", "expected"), VALUE_PROBES)
+@pytest.mark.parametrize(("probe", "observations", "expected", "changes"), VALUE_PROBES)
 @pytest.mark.parametrize("double", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_q_finds_the_value(probe: str, observations: tuple[float, ...], expected: list[float], double: bool) -> None:
-    # Where all that is seen is 0, only the last bias learns, and Adam moves it by the learning rate a step.
-    network = trained(probe, double=double, **(LONG if probe == "ForEver" else {}))
+def test_q_finds_the_value(
+    probe: str, observations: tuple[float, ...], expected: list[float], changes: dict[str, float], double: bool
+) -> None:
+    network = trained(probe, double=double, **changes)
     found = network.rows(np.array(observations, dtype=np.float32)[:, None]).max(-1)
     assert found == pytest.approx(expected, rel=0.05, abs=0.05)
 
@@ -253,7 +255,7 @@ def test_the_better_action_is_found() -> None:
 
 
 def test_the_better_action_depends_on_what_is_seen() -> None:
-    rows = trained("MatchAction").rows(np.array([[-1.0], [1.0]], dtype=np.float32))
+    rows = trained("MatchAction", num_steps=1500).rows(np.array([[-1.0], [1.0]], dtype=np.float32))
     assert rows == pytest.approx(np.array([[1, -1], [-1, 1]]), abs=0.1)
 
 
@@ -261,20 +263,11 @@ def test_the_better_action_depends_on_what_is_seen() -> None:
 
 
 def test_one_seed_gives_one_run_and_another_seed_another() -> None:
-    short = replace(SMALL, num_steps=1500)
+    short = replace(SMALL, num_steps=800)
     first, again, other = (train("CartPole-v1", short, seed) for seed in (3, 3, 4))
     assert first.points[-1].metrics == again.points[-1].metrics
     assert all(torch.equal(first.last_weights[name], again.last_weights[name]) for name in first.last_weights)
     assert not torch.equal(first.last_weights["layers.0.weight"], other.last_weights["layers.0.weight"])
-
-
-def test_the_best_weights_are_kept_and_the_last_ones_reported() -> None:
-    result = train("CartPole-v1", replace(SMALL, num_steps=6000, evaluate_every=320), 0)
-    returns = [point.mean_return for point in result.points]
-    assert result.best.mean_return == max(returns)
-    is_last_best = returns.index(max(returns)) == len(returns) - 1
-    same = all(torch.equal(result.policy.state_dict()[name], last) for name, last in result.last_weights.items())
-    assert same == is_last_best
 
 
 @pytest.mark.slow

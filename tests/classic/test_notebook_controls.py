@@ -125,6 +125,7 @@ def test_drawing_is_rare_and_ends_with_the_last() -> None:
     due = [number for number in range(1, 51) if is_due(number)]
     assert len(due) == 10
     assert due[-1] == 50
+    assert sum(map(draw_every(20, 12), range(1, 21))) <= 12
     assert [number for number in range(1, 4) if draw_every(3)(number)] == [1, 2, 3]
 
 
@@ -339,8 +340,9 @@ def test_each_method_trains_from_its_panel(method: str) -> None:
     assert panel.text.value.startswith(method.replace("_", "-"))
 
 
-def test_the_pendulum_has_no_lines_of_the_pole_and_no_race() -> None:
-    panel = pendulum_panel(num_steps=8192)
+def test_the_pendulum_has_no_lines_of_the_pole_and_no_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classic.policy_gradient_panels.NUM_EPISODES", 2)
+    panel = pendulum_panel(num_steps=4096)
     assert list(panel.buttons) == ["train ours"]
     panel.press("train ours")
     assert "mean return -" in panel.text.value

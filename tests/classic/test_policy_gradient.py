@@ -242,7 +242,7 @@ def test_the_better_action_depends_on_what_is_seen(method: str) -> None:
 
 def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
     seen = np.array([[-0.6], [0.0], [0.6]], dtype=np.float32)
-    policy = trained("Reach", num_steps=40_000, num_envs=32)
+    policy = trained("Reach", num_steps=16_000, num_envs=32)
     assert policy.best(seen) == pytest.approx(seen, abs=0.25)
 
 
