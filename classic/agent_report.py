@@ -48,8 +48,8 @@ class Runs(Generic[S]):
 def report(runs: Runs[Any]) -> str:
     """The table, the spread, how many times faster the threshold was reached, and on the pole the honest baseline."""
     threshold, num_episodes = runs.threshold, runs.settings.num_evaluation_episodes
-    bar = f"{threshold:g}" if threshold is not None else "no threshold"
-    columns = ["seed", "who", "last", "best", f"steps to {bar}", f"seconds to {bar}", "steps", "seconds", "steps/s"]
+    ways = [] if threshold is None else [f"steps to {threshold:g}", f"seconds to {threshold:g}"]
+    columns = ["seed", "who", "last", "best", *ways, "steps", "seconds", "steps/s"]
     everybody = runs.points()
     rows = [
         _row(seed, who, points[index], threshold)
@@ -86,11 +86,13 @@ def _mean_and_deviation(runs: Sequence[Sequence[Point]]) -> str:
 
 
 def _row(seed: int, who: str, points: Sequence[Point], threshold: float | None) -> list[object]:
-    reached = None if threshold is None else first_at(points, threshold)
-    best = max(point.mean_return for point in points)
-    ways: list[object] = ["never", "never"] if reached is None else [f"{reached.step:,}", f"{reached.seconds:.2f}"]
-    last = points[-1]
-    return [seed, who, last.mean_return, best, *ways, last.step, round(last.seconds, 2), round(last.steps_per_second)]
+    best, last = max(point.mean_return for point in points), points[-1]
+    speed = [last.step, round(last.seconds, 2), round(last.steps_per_second)]
+    if threshold is None:
+        return [seed, who, last.mean_return, best, *speed]
+    reached = first_at(points, threshold)
+    ways = ["never", "never"] if reached is None else [f"{reached.step:,}", f"{reached.seconds:.2f}"]
+    return [seed, who, last.mean_return, best, *ways, *speed]
 
 
 def race_text(ours: Sequence[Result[Any]], theirs: Sequence[Sequence[Point]], threshold: float) -> str:

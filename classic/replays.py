@@ -28,7 +28,7 @@ const image = document.getElementById("frame"), slider = document.getElementById
 const text = document.getElementById("text"), button = document.getElementById("play");
 let at = 0, playing = true;
 function show(index) {{
-  at = index; image.src = frames[at]; slider.value = at; text.textContent = "step " + at + " of {last}";
+  at = index; image.src = frames[at]; slider.value = at; text.textContent = "frame " + at + " of {last}";
 }}
 slider.oninput = () => {{ playing = false; button.textContent = "play"; show(Number(slider.value)); }};
 button.onclick = () => {{ playing = !playing; button.textContent = playing ? "pause" : "play"; }};

@@ -152,6 +152,7 @@ def test_pictures_are_small_and_faithful() -> None:
     assert Image.open(io.BytesIO(png(image))).convert("RGB").getpixel((5, 5)) == (209, 73, 91)
     moving = replay([image, Image.new("RGB", (50, 50), "white")])
     assert moving.data[:6] == b"GIF89a"
+    assert moving.format == "png"  # nbconvert and GitHub show no image/gif
 
 
 # --- luck ----------------------------------------------------------------------------------------------------------

@@ -167,6 +167,13 @@ def test_the_report_has_a_line_a_seed_and_algorithm() -> None:
     assert text.splitlines()[-1].endswith("above 0: 500")  # four numbers by hand
 
 
+def test_without_a_threshold_nothing_is_said_about_the_way_there() -> None:
+    text = report(Runs("A2C", "Pendulum-v1", Settings(num_evaluation_episodes=10), [3, 4], OURS, {}))
+    assert text.splitlines()[1].split() == ["seed", "who", "last", "best", "steps", "seconds", "steps/s"]
+    assert text.splitlines()[3].split() == ["3", "ours", "480", "480", "2,000", "2", "2,000"]
+    assert "never" not in text
+
+
 def test_the_record_keeps_every_curve() -> None:
     written = record("ppo", RUNS)
     assert [row["steps_to_threshold"] for row in written["seeds"]] == [2000, 1000]
