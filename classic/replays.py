@@ -70,6 +70,8 @@ def gif_bytes(frames: Sequence[Image.Image], milliseconds: int) -> bytes:
     for index, frame in enumerate(some):
         sheet.paste(frame, (0, height * index))
     palette = sheet.quantize(128)
+    # The mean of all that is nearly white would be a grey box on a white page.
+    palette.putpalette([255 if level > 247 else level for level in palette.getpalette() or []])
     pages = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # Pillow joins equal frames in a row and adds up their times.
     durations = [milliseconds] * (len(pages) - 1) + [max(1000, milliseconds)]
