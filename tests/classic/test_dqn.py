@@ -26,6 +26,7 @@ SMALL = Settings(
     target_update_interval=16,
     target_step=1.0,
     learning_rate=3e-3,
+    anneal=False,
     loss="squared",  # exact where all else is; Huber's pulls a rare error with a weight of 1 at most
     gamma=0.9,
     hidden=32,
@@ -142,6 +143,18 @@ def test_the_target_goes_a_part_of_the_way_at_each_update() -> None:
     moved = trainer._target.state_dict()["layers.0.weight"] - before
     assert torch.allclose(4 * moved, online - before, atol=1e-6)
     assert moved.abs().max() > 1e-3
+
+
+def test_the_learning_rate_falls_to_0_at_the_last_update() -> None:
+    trainer, steady = (trainer_of(learning_starts=1, anneal=anneal) for anneal in (True, False))
+    for each in (trainer, steady):
+        each.iterate(0.0)
+        each.iterate(0.75)
+    assert trainer._optimizer.param_groups[0]["lr"] == pytest.approx(SMALL.learning_rate / 4)
+    assert steady._optimizer.param_groups[0]["lr"] == SMALL.learning_rate
+    before = [weight.clone() for weight in trainer.policy.parameters()]
+    trainer.iterate(1.0)  # all is spent
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.policy.parameters(), strict=True))
 
 
 def test_epsilon_falls_from_its_start_to_its_end_and_then_stays() -> None:
