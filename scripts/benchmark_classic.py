@@ -4,11 +4,11 @@
     python scripts/benchmark_classic.py --lessons ppo --seeds 10 --folder runs/benchmark_ppo
     python scripts/benchmark_classic.py --pieces 0           the table of what the folder holds
 
-The race is made of pieces: one seed of one lesson, ours and then SB3's with one of its settings in the same process, so
-that a busy minute hits both. Every piece is a file of the folder (one to three minutes each); call again to go on where
-a call was cut off, or give `--pieces N` for the next N. All stop at the first evaluation (100 episodes, no chance in the
-actions, the same start states) at or above 475, or at their budget; steps a second leave evaluations out. Ours has its
-own settings. Left out: start-up of the interpreter, which is the same for all.
+The race is made of pieces: one seed of one lesson, ours and then SB3's with one of its settings in the same process,
+so that a busy minute hits both. Every piece is a file of the folder (one to three minutes each); call again to go on
+where a call was cut off, or give `--pieces N` for the next N. All stop at the first evaluation (100 episodes, no chance
+in the actions, the same start states) at or above 475, or at their budget; steps a second leave evaluations out. Ours
+has its own settings. Left out: start-up of the interpreter, which is the same for all.
 """
 
 import argparse
@@ -38,11 +38,7 @@ def main() -> None:
     pieces = [(seed, lesson, which) for seed in range(args.seeds) for lesson in args.lessons for which in SETTINGS]
     missing = [piece for piece in pieces if not file_of(args.folder, piece).is_file()]
     for number, piece in enumerate(missing[: args.pieces], start=1):
-        print(
-            f"piece {number} of {len(missing)}: seed {piece[0]}, {piece[1]}, SB3 {piece[2]}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"piece {number} of {len(missing)}: seed, lesson, SB3's settings {piece}", file=sys.stderr, flush=True)
         run_piece(file_of(args.folder, piece), piece)
     found = {piece: read(args.folder, piece) for piece in pieces if file_of(args.folder, piece).is_file()}
     for lesson in args.lessons:
@@ -75,7 +71,7 @@ def read(folder: Path, piece: Piece) -> dict[str, Any]:
 
 
 def rows_of(lesson: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
-    """A line for ours, with all of its runs, and one for each of SB3's settings with how much longer and slower it was."""
+    """A line for ours, with all of its runs, and one for each of SB3's settings: how much longer and slower it was."""
     ours = {which: [piece["seeds"][0]["curve"] for piece in pieces] for which, pieces in found.items()}
     rows = [[lesson, "ours", *cells_of([curve for curves in ours.values() for curve in curves]), "", ""]]
     for which, pieces in found.items():
