@@ -7,6 +7,7 @@ charts, which stand in `dqn_command`, `policy_gradient_command`, `ppo_command`.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -58,6 +59,11 @@ def agent_parser(description: str, settings: type[Any], lesson: Lesson) -> argpa
         metavar="N",
         help="its budget, for all settings or for each (default: that of the settings' source)",
     )
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="count the processor's seconds, which others on the machine do not make longer, instead of the wall's",
+    )
     for name, kind in get_type_hints(settings).items():
         _add_option(parser, name, kind)
     return parser
@@ -103,15 +109,20 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
     require_fair_race(args.env, args.against_sb3, options)
     budgets = sb3_budgets(lesson, args)
     one_thread()
-    runs = Runs[S](title, args.env, settings, list(range(args.seed, args.seed + args.seeds)), [], {})
+    seeds, clock = list(range(args.seed, args.seed + args.seeds)), clock_of(args)
+    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds)
     runs.theirs.update({which: [] for which in args.against_sb3})
     for seed in runs.seeds:  # alternating, so that a busy minute hits all
         with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:
-            how = {"options": options, "stop_at": args.stop_at, "on_point": _shown_on(bar)}
+            how = {"options": options, "stop_at": args.stop_at, "on_point": _shown_on(bar), "clock": clock}
             runs.ours.append(lesson.train(args.env, settings, seed, **how))
         for which, steps in budgets.items():
             runs.theirs[which].append(_race_sb3(lesson, args, settings, seed, which, steps))
     return runs
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if args.cpu_seconds else time.perf_counter
 
 
 def sb3_budgets(lesson: Lesson, args: argparse.Namespace) -> dict[str, int]:
@@ -144,6 +155,7 @@ def _race_sb3(
             num_evaluation_episodes=settings.num_evaluation_episodes,
             stop_at=args.stop_at,
             on_point=_shown_on(bar),
+            clock=clock_of(args),
             save=args.save and seed == args.seed and args.save.with_suffix(f".sb3_{which}.zip"),
         )
 

@@ -31,6 +31,7 @@ class Runs(Generic[S]):
     seeds: list[int]
     ours: list[Result[Any]]  # by seed
     theirs: dict[str, list[list[Point]]]  # name of Stable-Baselines3's settings to its evaluations, by seed
+    cpu_seconds: bool = False  # the processor's seconds, not the wall's
 
     @property
     def threshold(self) -> float | None:
@@ -57,8 +58,8 @@ def report(runs: Runs[Any]) -> str:
         for who, points in everybody.items()
     ]
     lines = [
-        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions; seconds include those "
-        "evaluations, steps/s do not",
+        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions; "
+        f"{'processor ' if runs.cpu_seconds else ''}seconds include those evaluations, steps/s do not",
         table_text(columns, rows),
     ]
     if len(runs.seeds) > 1:
@@ -142,6 +143,7 @@ def record(lesson: str, runs: Runs[Any]) -> dict[str, Any]:
         "lesson": lesson,
         "env": runs.env_id,
         "settings": asdict(runs.settings),
+        "cpu_seconds": runs.cpu_seconds,
         "seeds": seeds,
         "last_return": spread([run.points[-1].mean_return for run in runs.ours])._asdict(),
         "best_return": spread([run.best.mean_return for run in runs.ours])._asdict(),

@@ -115,6 +115,7 @@ class How(TypedDict, total=False):
     options: dict[str, Any]  # of the environment
     on_point: Callable[[Point], None]  # called at each evaluation, for progress and live plots
     stop_at: float | None  # stop at the first evaluation with this mean return; None uses up the budget
+    clock: Callable[[], float]  # in seconds: `time.perf_counter`, or `time.process_time` on a busy machine
 
 
 def run_training(
@@ -126,6 +127,7 @@ def run_training(
     options: dict[str, Any] | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
     stop_at: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Result[P]:
     """Iterate, evaluate now and then, and give the policy back as it was at its best.
 
@@ -134,10 +136,10 @@ def run_training(
         env_id: of an environment with a flat observation.
         settings: of the lesson.
         seed: of all chance in the training; the evaluations have one of their own, the same at each of them.
-        options, on_point, stop_at: see `How`.
+        options, on_point, stop_at, clock: see `How`.
     """
     test_env = make_vector(env_id, settings.num_evaluation_episodes, **options or {})
-    began, evaluating = time.perf_counter(), 0.0
+    began, evaluating = clock(), 0.0
     trainer = make_trainer(env_id, settings, seed, options or {})
     points: list[Point] = []
     best_weights = weights_of(trainer.policy)
@@ -149,11 +151,11 @@ def run_training(
         if streams.num_steps < next_evaluation and not ended:
             continue
         next_evaluation = streams.num_steps + settings.evaluate_every
-        paused = time.perf_counter()
+        paused = clock()
         mean_return = float(returns_of_first_episodes(test_env, trainer.policy.best, evaluation_seed(seed)).mean())
         if all(mean_return > point.mean_return for point in points):
             best_weights = weights_of(trainer.policy)
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         points.append(Point(streams.num_steps, seconds, mean_return, metrics, paused - began - evaluating))
         evaluating += seconds - (paused - began)
         on_point(points[-1])
@@ -162,7 +164,7 @@ def run_training(
     test_env.close()
     last_weights = weights_of(trainer.policy)
     trainer.policy.load_state_dict(best_weights)
-    return Result(trainer.policy, last_weights, points, streams.num_steps, time.perf_counter() - began)
+    return Result(trainer.policy, last_weights, points, streams.num_steps, clock() - began)
 
 
 def evaluation_seed(seed: int) -> int:

@@ -8,7 +8,8 @@ The race is made of pieces: one seed of one lesson, ours and then SB3's with one
 so that a busy minute hits both. Every piece is a file of the folder (one to three minutes each); call again to go on
 where a call was cut off, or give `--pieces N` for the next N. All stop at the first evaluation (100 episodes, no chance
 in the actions, the same start states) at or above 475, or at their budget; steps a second leave evaluations out. Ours
-has its own settings. Left out: start-up of the interpreter, which is the same for all.
+has its own settings. Seconds are the processor's: everybody computes with one thread, so that they are the wall's too
+where nothing else runs, and hardly change where much does. Left out: start-up of the interpreter, the same for all.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def run_piece(file: Path, piece: Piece) -> None:
     """One seed of the lesson's own command, with one of SB3's settings beside it."""
     seed, lesson, which = piece
     half = file.with_suffix(".half")
-    race = ["--against-sb3", which, "--sb3-steps", str(BUDGETS[lesson][which]), "--stop-at", "475"]
+    race = ["--against-sb3", which, "--sb3-steps", str(BUDGETS[lesson][which]), "--stop-at", "475", "--cpu-seconds"]
     command = [sys.executable, "-m", f"classic.{lesson}", "--seed", str(seed), *race, "--json", str(half), "--quiet"]
     subprocess.run(command, check=True, stdout=sys.stderr)
     half.rename(file)  # a piece that was cut off leaves no file

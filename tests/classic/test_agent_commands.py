@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from classic import dqn_command, policy_gradient_command, ppo_command
 Main = Callable[[Sequence[str] | None], None]
 EVERYBODY = {"curve.png", "replay.gif", "replay.html"}
 SHORT = ["--num-evaluation-episodes", "10", "--quiet"]
-# Lesson, what is typed, settings that must have arrived, pictures of its own, words of its own.
+# Lesson, what is typed, settings that must have arrived; a picture, words and a measurement of its own.
 LESSONS = [
     pytest.param(
         dqn_command.main,
@@ -20,6 +21,7 @@ LESSONS = [
         {"num_steps": 2000, "double": False, "hidden": 32},
         "forgetting.png",
         "is it forgetting?",
+        lambda written: "doomed_q" in written["seeds"][0]["curve"][-1]["metrics"],
         id="dqn",
     ),
     pytest.param(
@@ -29,6 +31,7 @@ LESSONS = [
         {"num_steps": 6000, "method": "baseline", "num_critic_steps": 10},
         "gradients.png",
         "of reinforce's",
+        lambda written: written["gradient_variance"]["reinforce"]["variance"] > 0,
         id="policy_gradient",
     ),
     pytest.param(
@@ -38,12 +41,13 @@ LESSONS = [
         {"num_steps": 4096},
         "clip_objective.png",
         "interquartile mean of ours",
+        lambda written: "clip_fraction" in written["seeds"][0]["curve"][-1]["metrics"],
         id="ppo",
     ),
 ]
 
 
-@pytest.mark.parametrize(("main", "name", "typed", "settings", "picture", "words"), LESSONS)
+@pytest.mark.parametrize(("main", "name", "typed", "settings", "picture", "words", "measured"), LESSONS)
 def test_it_trains_writes_saves_and_reloads(
     main: Main,
     name: str,
@@ -51,6 +55,7 @@ def test_it_trains_writes_saves_and_reloads(
     settings: dict[str, object],
     picture: str,
     words: str,
+    measured: Callable[[dict[str, Any]], bool],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -59,6 +64,7 @@ def test_it_trains_writes_saves_and_reloads(
     written = json.loads((tmp_path / "run.json").read_text())
     assert written["lesson"] == name
     assert [run["seed"] for run in written["seeds"]] == [2, 3]
+    assert measured(written)
     assert settings.items() <= written["settings"].items()
     assert EVERYBODY | {picture} <= {file.name for file in tmp_path.iterdir()}
     shown = capsys.readouterr().out
@@ -72,14 +78,3 @@ def test_it_trains_writes_saves_and_reloads(
     assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions
     returns = json.loads((tmp_path / "saved.json").read_text())["returns"]
     assert sum(returns) / 10 == pytest.approx(best)
-
-
-def test_what_a_lesson_measures_besides_is_written(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    short = ["--steps", "4000", "--evaluate-every", "2000", *SHORT, "--json", str(file)]
-    policy_gradient_command.main([*short, "--gradient-variance"])
-    assert json.loads(file.read_text())["gradient_variance"]["reinforce"]["variance"] > 0
-    policy_gradient_command.main(short)
-    assert json.loads(file.read_text())["gradient_variance"] is None
-    dqn_command.main(["--steps", "1500", *SHORT, "--json", str(file)])
-    assert "doomed_q" in json.loads(file.read_text())["seeds"][0]["curve"][-1]["metrics"]

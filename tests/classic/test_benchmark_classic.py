@@ -109,5 +109,5 @@ def test_the_lessons_read_what_a_piece_types(
     assert typed[:3] == [sys.executable, "-m", f"classic.{lesson}"]
     settings = type(command.SETTINGS["CartPole-v1"])
     args = agent_parser("", settings, command.LESSON).parse_args(typed[3:])
-    assert (args.seed, args.seeds, args.stop_at) == (7, 1, 475)
+    assert (args.seed, args.seeds, args.stop_at, args.cpu_seconds) == (7, 1, 475, True)
     assert sb3_budgets(command.LESSON, args) == {which: benchmark.BUDGETS[lesson][which]}

@@ -1,6 +1,6 @@
 """The loop around lessons 3 to 5: budget, evaluations, best and last weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,9 +91,8 @@ def test_time_that_evaluations_take_is_not_training(monkeypatch: pytest.MonkeyPa
         return plain(progress)
 
     monkeypatch.setattr("classic.training_runs.returns_of_first_episodes", evaluate)
-    monkeypatch.setattr("classic.training_runs.time.perf_counter", lambda: now[0])
     monkeypatch.setattr(trainer, "iterate", iterate)
-    points = run_training(trainer, "ProbeTwoActions-v0", Short(), 0).points
+    points = run_training(trainer, "ProbeTwoActions-v0", Short(), 0, clock=lambda: now[0]).points
     assert [point.training_seconds for point in points] == [1, 2, 3, 4, 5]
     assert [point.seconds for point in points] == [101, 202, 303, 404, 505]
     assert points[2].steps_per_second == 20
@@ -165,6 +164,12 @@ def test_the_report_has_a_line_a_seed_and_algorithm() -> None:
     assert "interquartile mean of ours: last 390 [300, 480], best 485 [480, 490]" in text
     assert "last of ours: 390.0 +- 90.0 over 2 seeds, lowest 300" in text
     assert text.splitlines()[-1].endswith("above 0: 500")  # four numbers by hand
+
+
+def test_whose_seconds_are_shown() -> None:
+    assert "; seconds include" in report(RUNS)
+    assert "; processor seconds include" in report(replace(RUNS, cpu_seconds=True))
+    assert record("ppo", replace(RUNS, cpu_seconds=True))["cpu_seconds"] is True
 
 
 def test_without_a_threshold_nothing_is_said_about_the_way_there() -> None:
