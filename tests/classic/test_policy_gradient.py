@@ -237,7 +237,7 @@ def test_the_better_action_is_found(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_better_action_depends_on_what_is_seen(method: str) -> None:
     seen = np.array([[-1.0], [1.0]], dtype=np.float32)
-    assert trained("MatchAction", method=method).best(seen).tolist() == [0, 1]
+    assert trained("MatchAction", method=method, num_steps=2000).best(seen).tolist() == [0, 1]
 
 
 def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
