@@ -97,6 +97,7 @@ def train_sb3(
     stop_at: float | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
     save: Path | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Point]:
     """Train Stable-Baselines3 and evaluate it every 2,000 steps or so, as `classic.training_runs` does.
 
@@ -110,6 +111,7 @@ def train_sb3(
         stop_at: stop at the first evaluation with this mean return.
         on_point: called at each evaluation.
         save: where `model.save` writes the model as it is at the end.
+        clock: in seconds.
 
     Raises:
         LessonError: Stable-Baselines3 is not installed.
@@ -124,6 +126,7 @@ def train_sb3(
         ) from None
     test_env = make_vector(env_id, num_evaluation_episodes)
     points: list[Point] = []
+    evaluating: list[float] = []  # seconds
 
     class Evaluation(BaseCallback):
         """Between two rollouts, at least `EVALUATE_EVERY` steps after the last evaluation."""
@@ -142,11 +145,14 @@ def train_sb3(
         def act(observations: NDArray[np.float32]) -> NDArray[Any]:
             return np.asarray(model.predict(observations, deterministic=True)[0])
 
+        training = clock() - began - sum(evaluating)
         mean_return = float(returns_of_first_episodes(test_env, act, evaluation_seed(seed)).mean())
-        points.append(Point(step, time.perf_counter() - began, mean_return, {}))
+        seconds = clock() - began
+        evaluating.append(seconds - training - sum(evaluating))
+        points.append(Point(step, seconds, mean_return, {}, training))
         on_point(points[-1])
 
-    began = time.perf_counter()
+    began = clock()
     env = make_vec_env(env_id, n_envs=preset.num_envs, seed=seed)
     model = getattr(stable_baselines3, algorithm)("MlpPolicy", env, seed=seed, device="cpu", **preset.arguments)
     model.learn(num_steps, callback=Evaluation())

@@ -1,30 +1,44 @@
-"""What the commands of lessons 3 to 5 have in common: options from settings, seeds, progress, a saved policy's test.
+"""What the commands of lessons 3 to 5 have in common: options from settings, the race over seeds, files, a saved test.
 
-Left out: the lessons' own options and pictures, which stand in `dqn_command`, `policy_gradient_command`, `ppo_command`.
+Left out: words (`classic.agent_report`) and pictures (`classic.agent_pictures`); the lessons' own options, settings and
+charts, which stand in `dqn_command`, `policy_gradient_command`, `ppo_command`.
 
     python -m classic.ppo --help
 """
 
 import argparse
-from collections.abc import Callable
-from dataclasses import fields, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from tqdm import tqdm
 
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
+from classic.agent_report import Runs, record
 from classic.command_line import lesson_parser, positive_whole
 from classic.environments import environment_options
+from classic.errors import LessonError
 from classic.records import table_text, write_json
-from classic.training_runs import Point, Policy, Result, evaluation_seed
+from classic.saved_policies import load_policy, save_policy
+from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
-S = TypeVar("S")
-P = TypeVar("P", bound=Policy)
+S = TypeVar("S", bound=Budget)
 
 
-def agent_parser(description: str, settings: type[Any], *, algorithm: str) -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Lesson:
+    """What the commands below need to know of a lesson."""
+
+    name: str  # of its module, and in its files
+    algorithm: str  # Stable-Baselines3's class beside it
+    network: type[Any]  # of its policy
+    train: Callable[..., Result[Any]]  # environment, settings, seed and `classic.training_runs.How`
+
+
+def agent_parser(description: str, settings: type[Any], lesson: Lesson) -> argparse.ArgumentParser:
     """The options of all lessons, those of lessons 3 to 5, and one for each field of the settings."""
     parser = lesson_parser(description, env="CartPole-v1")
     parser.add_argument("--stop-at", type=float, help="stop a seed at the first evaluation with this mean return")
@@ -34,11 +48,22 @@ def agent_parser(description: str, settings: type[Any], *, algorithm: str) -> ar
     parser.add_argument(
         "--against-sb3",
         nargs="+",
-        choices=list(PRESETS[algorithm]),
+        choices=list(PRESETS[lesson.algorithm]),
         default=[],
-        help=f"train Stable-Baselines3's {algorithm} beside ours",
+        help=f"train Stable-Baselines3's {lesson.algorithm} beside ours",
     )
-    parser.add_argument("--sb3-steps", type=positive_whole, help="its budget (default: that of the settings' source)")
+    parser.add_argument(
+        "--sb3-steps",
+        nargs="+",
+        type=positive_whole,
+        metavar="N",
+        help="its budget, for all settings or for each (default: that of the settings' source)",
+    )
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="count the processor's seconds, which others on the machine do not make longer, instead of the wall's",
+    )
     for name, kind in get_type_hints(settings).items():
         _add_option(parser, name, kind)
     return parser
@@ -71,56 +96,68 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     return {**environment_options(args.env_option), **limit}
 
 
-def seeds_of(args: argparse.Namespace) -> list[int]:
-    return list(range(args.seed, args.seed + args.seeds))
-
-
-def race(
-    args: argparse.Namespace,
-    train_ours: Callable[[int, Callable[[Point], None]], Result[P]],
-    *,
-    num_steps: int,
-    num_evaluation_episodes: int,
-    algorithm: str,
-    options: dict[str, Any],
-) -> tuple[list[Result[P]], dict[str, list[list[Point]]]]:
+def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> Runs[S]:
     """Train with each seed: ours, then each of SB3's settings that was asked for.
 
     Args:
+        lesson: whose training.
         args: of the command.
-        train_ours: seed and what to call at each evaluation, to result.
-        num_steps: budget of ours, for the bar.
-        num_evaluation_episodes: of an evaluation, theirs too.
-        algorithm: name of the class in Stable-Baselines3.
-        options: of the environment.
-
-    Returns:
-        Ours by seed; name of SB3's settings to their evaluations, by seed.
+        settings: ours; SB3's evaluations have as many episodes.
+        title: for tables and charts.
     """
+    options = options_of(args)
     require_fair_race(args.env, args.against_sb3, options)
-    ours: list[Result[P]] = []
-    theirs: dict[str, list[list[Point]]] = {which: [] for which in args.against_sb3}
-    for seed in seeds_of(args):  # alternating, so that a busy minute hits all
-        with progress_bar(args, num_steps, f"seed {seed}") as bar:
-            ours.append(train_ours(seed, _shown_on(bar)))
-        for which, runs in theirs.items():
-            preset = PRESETS[algorithm][which]
-            steps = args.sb3_steps or preset.num_steps
-            with progress_bar(args, steps, f"SB3 {which} {seed}") as bar:
-                runs.append(
-                    train_sb3(
-                        args.env,
-                        seed,
-                        algorithm=algorithm,
-                        preset=preset,
-                        num_steps=steps,
-                        num_evaluation_episodes=num_evaluation_episodes,
-                        stop_at=args.stop_at,
-                        on_point=_shown_on(bar),
-                        save=args.save and seed == args.seed and args.save.with_suffix(f".sb3_{which}.zip"),
-                    )
-                )
-    return ours, theirs
+    budgets = sb3_budgets(lesson, args)
+    one_thread()
+    seeds, clock = list(range(args.seed, args.seed + args.seeds)), clock_of(args)
+    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds)
+    runs.theirs.update({which: [] for which in args.against_sb3})
+    for seed in runs.seeds:  # alternating, so that a busy minute hits all
+        with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:
+            how = {"options": options, "stop_at": args.stop_at, "on_point": _shown_on(bar), "clock": clock}
+            runs.ours.append(lesson.train(args.env, settings, seed, **how))
+        for which, steps in budgets.items():
+            runs.theirs[which].append(_race_sb3(lesson, args, settings, seed, which, steps))
+    return runs
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if args.cpu_seconds else time.perf_counter
+
+
+def sb3_budgets(lesson: Lesson, args: argparse.Namespace) -> dict[str, int]:
+    """Name of SB3's settings to environment steps.
+
+    Raises:
+        LessonError: neither one budget was typed nor one for each of the settings.
+    """
+    names, typed = list(args.against_sb3), list(args.sb3_steps or [])
+    if not typed:
+        return {name: PRESETS[lesson.algorithm][name].num_steps for name in names}
+    if not names or len(typed) not in {1, len(names)}:
+        raise LessonError(
+            f"got --sb3-steps with {len(typed)} numbers for {len(names)} settings of --against-sb3: type one number "
+            "for all, or one for each, as in --against-sb3 tuned course --sb3-steps 100000 200000"
+        )
+    return dict(zip(names, typed if len(typed) > 1 else typed * len(names), strict=True))
+
+
+def _race_sb3(
+    lesson: Lesson, args: argparse.Namespace, settings: Budget, seed: int, which: str, steps: int
+) -> list[Point]:
+    with progress_bar(args, steps, f"SB3 {which} {seed}") as bar:
+        return train_sb3(
+            args.env,
+            seed,
+            algorithm=lesson.algorithm,
+            preset=PRESETS[lesson.algorithm][which],
+            num_steps=steps,
+            num_evaluation_episodes=settings.num_evaluation_episodes,
+            stop_at=args.stop_at,
+            on_point=_shown_on(bar),
+            clock=clock_of(args),
+            save=args.save and seed == args.seed and args.save.with_suffix(f".sb3_{which}.zip"),
+        )
 
 
 def progress_bar(args: argparse.Namespace, num_steps: int, text: str) -> Any:
@@ -135,13 +172,26 @@ def _shown_on(bar: Any) -> Callable[[Point], None]:
     return show
 
 
-def report_saved(policy: Policy, args: argparse.Namespace, options: dict[str, Any], *, lesson: str) -> None:
-    """Print mean and deviation of episodes without chance in the actions."""
-    env = make_vector(args.env, args.episodes, **options)
+def write_files(
+    lesson: Lesson, args: argparse.Namespace, runs: Runs[Any], more: Mapping[str, Any] | None = None
+) -> None:
+    """The JSON, with what else the lesson found, and the first seed's best policy, where they were asked for."""
+    if args.json:
+        write_json(args.json, {**record(lesson.name, runs), **(more or {})})
+    if args.save:
+        save_policy(args.save, runs.ours[0].policy, env_id=args.env, lesson=lesson.name)
+        print(f"saved: python -m classic.{lesson.name} --env {args.env} --load {args.save}")
+
+
+def judge_saved(lesson: Lesson, args: argparse.Namespace) -> None:
+    """Print mean and deviation of the saved policy's episodes without chance in the actions."""
+    policy = load_policy(args.load, lesson.network, env_id=args.env, lesson=lesson.name)
+    env = make_vector(args.env, args.episodes, **options_of(args))
     returns = returns_of_first_episodes(env, policy.best, evaluation_seed(args.seed))
     env.close()
     row = [args.episodes, float(returns.mean()), float(returns.std()), float(returns.min()), float(returns.max())]
     columns = ["episodes", "mean return", "deviation", "lowest", "highest"]
     print(f"{args.load} on {args.env}\n" + table_text(columns, [row]))
     if args.json:
-        write_json(args.json, {"lesson": lesson, "env": args.env, "seed": args.seed, "returns": returns.tolist()})
+        found = {"lesson": lesson.name, "env": args.env, "seed": args.seed, "returns": returns.tolist()}
+        write_json(args.json, found)

@@ -5,10 +5,11 @@ Left out: what only one lesson draws, such as the clipped objective or the forge
     python -m classic.ppo --out runs/ppo
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from classic.agent_report import Runs
 from classic.curves import Curve, draw_curves
 from classic.pictures import picture_of_cart_pole, picture_of_pendulum
 from classic.replays import write_replay
@@ -18,13 +19,13 @@ from classic.vector_rollouts import VectorStreams, make_vector
 DRAWINGS = {"CartPole": picture_of_cart_pole, "Pendulum": picture_of_pendulum}
 
 
-def write_learning_curve(
-    path: Path, title: str, runs: Mapping[str, Sequence[Sequence[Point]]], threshold: float | None
-) -> None:
-    """Mean return over environment steps; name in the legend to evaluations, by seed."""
-    limits = {} if threshold is None else {f"threshold {threshold:g}": threshold}
-    curves = {name: curve_of(seeds) for name, seeds in runs.items()}
-    draw_curves(path, curves, title=title, ylabel="mean return of an episode", limits=limits)
+def write_agent_pictures(folder: Path, runs: Runs[Any], options: dict[str, Any]) -> None:
+    """The learning curve, mean return over environment steps, and a replay of the first seed's best policy."""
+    limits = {} if runs.threshold is None else {f"threshold {runs.threshold:g}": runs.threshold}
+    curves = {name: curve_of(points) for name, points in runs.points().items()}
+    draw_curves(folder / "curve.png", curves, title=runs.title, ylabel="mean return of an episode", limits=limits)
+    write_agent_replay(folder, runs.env_id, runs.ours[0].policy, runs.seeds[0], options)
+    print(f"wrote pictures to {folder}")
 
 
 def curve_of(runs: Sequence[Sequence[Point]], metric: str | None = None) -> Curve:

@@ -5,47 +5,73 @@ Left out: pictures (`classic.agent_pictures`).
     python -m classic.ppo --seeds 3 --against-sb3 tuned
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from classic.environments import specification
 from classic.records import table_text
 from classic.seeds import spread
-from classic.training_runs import Point, Result, evaluation_seed, first_at
+from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at
 from classic.vector_rollouts import act_by_sign, make_vector, returns_of_first_episodes
 
 BY_HAND = (0.05, 0.1, 0.9, 0.3)  # weights of position, speed, angle and angular speed on CartPole
-Theirs = Mapping[str, Sequence[Sequence[Point]]]  # name of SB3's settings to evaluations, by seed
+S = TypeVar("S", bound=Budget)
 
 
-def report(
-    title: str,
-    seeds: Sequence[int],
-    ours: Sequence[Result[Any]],
-    theirs: Theirs,
-    *,
-    threshold: float | None,
-    num_evaluation_episodes: int,
-) -> str:
-    """The table, the spread, and how many times faster the threshold was reached."""
-    bar = f"{threshold:g}" if threshold is not None else "no threshold"
-    columns = ["seed", "who", "last", "best", f"steps to {bar}", f"seconds to {bar}", "steps", "seconds", "steps/s"]
-    rows = []
-    for index, seed in enumerate(seeds):
-        rows.append(_row(seed, "ours", ours[index].points, threshold))
-        rows += [_row(seed, f"SB3 {which}", runs[index], threshold) for which, runs in theirs.items()]
+@dataclass(frozen=True)
+class Runs(Generic[S]):
+    """What was trained, for tables, charts and files."""
+
+    title: str
+    env_id: str
+    settings: S
+    seeds: list[int]
+    ours: list[Result[Any]]  # by seed
+    theirs: dict[str, list[list[Point]]]  # name of Stable-Baselines3's settings to its evaluations, by seed
+    cpu_seconds: bool = False  # the processor's seconds, not the wall's
+
+    @property
+    def threshold(self) -> float | None:
+        """The mean return at which Gymnasium calls the environment solved."""
+        return specification(self.env_id).reward_threshold
+
+    def points(self) -> dict[str, list[list[Point]]]:
+        """Everybody's name to evaluations, by seed."""
+        return {
+            "ours": [run.points for run in self.ours],
+            **{f"SB3 {which}": runs for which, runs in self.theirs.items()},
+        }
+
+
+def report(runs: Runs[Any]) -> str:
+    """The table, the spread, how many times faster the threshold was reached, and on the pole the honest baseline."""
+    threshold, num_episodes = runs.threshold, runs.settings.num_evaluation_episodes
+    ways = [] if threshold is None else [f"steps to {threshold:g}", f"seconds to {threshold:g}"]
+    columns = ["seed", "who", "last", "best", *ways, "steps", "seconds", "steps/s"]
+    everybody = runs.points()
+    rows = [
+        _row(seed, who, points[index], threshold)
+        for index, seed in enumerate(runs.seeds)
+        for who, points in everybody.items()
+    ]
     lines = [
-        f"{title}: mean return of {num_evaluation_episodes} episodes without chance in the actions",
+        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions; "
+        f"{'processor ' if runs.cpu_seconds else ''}seconds include those evaluations, steps/s do not",
         table_text(columns, rows),
     ]
-    if len(seeds) > 1:
-        everybody = {"ours": [run.points for run in ours], **{f"SB3 {which}": runs for which, runs in theirs.items()}}
-        for who, runs in everybody.items():
-            lines.append(f"interquartile mean of {who}: {_spreads(runs)}")
+    if len(runs.seeds) > 1:
+        for who, points in everybody.items():
+            lines += [
+                f"interquartile mean of {who}: {_spreads(points)}",
+                f"last of {who}: {_mean_and_deviation(points)}",
+            ]
     if threshold is not None:
-        lines += [f"SB3 {which}: {race_text(ours, runs, threshold)}" for which, runs in theirs.items()]
+        lines += [f"SB3 {which}: {race_text(runs.ours, points, threshold)}" for which, points in runs.theirs.items()]
+    if runs.env_id.startswith("CartPole"):
+        lines.append(baseline_text(num_episodes))
     return "\n".join(lines)
 
 
@@ -55,19 +81,25 @@ def _spreads(runs: Sequence[Sequence[Point]]) -> str:
     return f"last {last}, best {best}"
 
 
+def _mean_and_deviation(runs: Sequence[Sequence[Point]]) -> str:
+    last = [points[-1].mean_return for points in runs]
+    return f"{np.mean(last):.1f} +- {np.std(last):.1f} over {len(last)} seeds, lowest {min(last):.6g}"
+
+
 def _row(seed: int, who: str, points: Sequence[Point], threshold: float | None) -> list[object]:
-    reached = None if threshold is None else first_at(points, threshold)
-    best = max(point.mean_return for point in points)
-    ways: list[object] = ["never", "never"] if reached is None else [f"{reached.step:,}", f"{reached.seconds:.2f}"]
-    last = points[-1]
-    return [seed, who, last.mean_return, best, *ways, last.step, last.seconds, last.step / last.seconds]
+    best, last = max(point.mean_return for point in points), points[-1]
+    speed = [last.step, round(last.seconds, 2), round(last.steps_per_second)]
+    if threshold is None:
+        return [seed, who, last.mean_return, best, *speed]
+    reached = first_at(points, threshold)
+    ways = ["never", "never"] if reached is None else [f"{reached.step:,}", f"{reached.seconds:.2f}"]
+    return [seed, who, last.mean_return, best, *ways, *speed]
 
 
 def race_text(ours: Sequence[Result[Any]], theirs: Sequence[Sequence[Point]], threshold: float) -> str:
     """Seconds to the threshold, SB3 over ours; where SB3 never got there, its whole time is a lower bound."""
     speed = [
-        (run.points[-1].step / run.points[-1].seconds) / (points[-1].step / points[-1].seconds)
-        for run, points in zip(ours, theirs, strict=True)
+        run.points[-1].steps_per_second / points[-1].steps_per_second for run, points in zip(ours, theirs, strict=True)
     ]
     steps = f"steps per second, ours / SB3: {np.median(speed):.1f}"
     ratios, bound = [], ""
@@ -88,20 +120,12 @@ def baseline_text(num_episodes: int) -> str:
     return f"for comparison, push right where {BY_HAND} times the observation is above 0: {returns.mean():.6g}"
 
 
-def record(
-    lesson: str,
-    env_id: str,
-    settings: Any,
-    seeds: Sequence[int],
-    ours: Sequence[Result[Any]],
-    theirs: Theirs,
-    threshold: float | None,
-) -> dict[str, Any]:
+def record(lesson: str, runs: Runs[Any]) -> dict[str, Any]:
     """The JSON: settings, every seed with its curve, the spread."""
-    runs = []
-    for index, (seed, run) in enumerate(zip(seeds, ours, strict=True)):
+    threshold, seeds = runs.threshold, []
+    for index, (seed, run) in enumerate(zip(runs.seeds, runs.ours, strict=True)):
         reached = None if threshold is None else run.first_at(threshold)
-        runs.append(
+        seeds.append(
             {
                 "seed": seed,
                 "last_return": run.points[-1].mean_return,
@@ -112,14 +136,15 @@ def record(
                 "num_steps": run.num_steps,
                 "seconds": run.seconds,
                 "curve": [asdict(point) for point in run.points],
-                "sb3_curves": {which: [asdict(point) for point in runs[index]] for which, runs in theirs.items()},
+                "sb3_curves": {which: [asdict(point) for point in all_[index]] for which, all_ in runs.theirs.items()},
             }
         )
     return {
         "lesson": lesson,
-        "env": env_id,
-        "settings": asdict(settings),
-        "seeds": runs,
-        "last_return": spread([run.points[-1].mean_return for run in ours])._asdict(),
-        "best_return": spread([run.best.mean_return for run in ours])._asdict(),
+        "env": runs.env_id,
+        "settings": asdict(runs.settings),
+        "cpu_seconds": runs.cpu_seconds,
+        "seeds": seeds,
+        "last_return": spread([run.points[-1].mean_return for run in runs.ours])._asdict(),
+        "best_return": spread([run.best.mean_return for run in runs.ours])._asdict(),
     }

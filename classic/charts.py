@@ -8,10 +8,10 @@ Left out: interaction; `classic.notebook_controls` draws anew when a control mov
     python -m classic.real_world --out runs/real_world
 """
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -34,12 +34,12 @@ def chart(
         title: above all of them.
     """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     draw(*figure.subplots(1, columns, squeeze=False)[0])
     if title:
         figure.suptitle(title, fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    canvas.draw()  # a slider waits for this: savefig would draw twice, and pack what is unpacked again here
+    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
 
 
 def draw_lines(

@@ -20,9 +20,8 @@ the square. Left out: priorities, n-step returns, dueling heads, pictures as obs
     python -m classic.dqn --against-sb3 course tuned --out runs/dqn
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from classic.q_network import QNetwork, q_network_for
 from classic.q_table import epsilon_greedy_actions
 from classic.replay_buffer import ReplayBuffer, Transitions, joined, transitions_of
 from classic.schedules import Schedule
-from classic.training_runs import Point, Result, run_training
+from classic.training_runs import How, Result, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
 
 Loss = Literal["huber", "squared"]
@@ -203,34 +202,9 @@ class Trainer:
         return epsilon_greedy_actions(self.policy.rows(observations), self._epsilon, self._generator)
 
 
-def train(
-    env_id: str,
-    settings: Settings,
-    seed: int,
-    *,
-    options: dict[str, Any] | None = None,
-    on_point: Callable[[Point], None] = lambda point: None,
-    stop_at: float | None = None,
-) -> Result[QNetwork]:
-    """Train one Q-network.
-
-    Args:
-        env_id: of an environment with a flat observation and separate actions.
-        settings: see there.
-        seed: of weights, exploration, samples and environments.
-        options: of the environment.
-        on_point: called at each evaluation, for progress and live plots.
-        stop_at: stop at the first evaluation with this mean return; None uses up the budget.
-    """
-    return run_training(
-        lambda: Trainer(env_id, settings, seed, options or {}),
-        make_vector(env_id, settings.num_evaluation_episodes, **options or {}),
-        num_steps=settings.num_steps,
-        evaluate_every=settings.evaluate_every,
-        seed=seed,
-        on_point=on_point,
-        stop_at=stop_at,
-    )
+def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[QNetwork]:
+    """Train one Q-network; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
+    return run_training(Trainer, env_id, settings, seed, **how)
 
 
 if __name__ == "__main__":

@@ -9,60 +9,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classic.agent_command import agent_parser, options_of, race, report_saved, seeds_of, settings_of
-from classic.agent_report import baseline_text, record, report
+from classic.agent_command import Lesson, agent_parser, judge_saved, options_of, race, settings_of, write_files
+from classic.agent_report import report
 from classic.dqn import Settings, train
-from classic.environments import specification
 from classic.q_network import QNetwork
-from classic.records import table_text, write_json
-from classic.saved_policies import load_policy, save_policy
-from classic.training_runs import Point, one_thread
+from classic.records import table_text
+from classic.training_runs import Point
 
 SETTINGS = {"CartPole-v1": Settings()}
+LESSON = Lesson("dqn", "DQN", QNetwork, train)
 NUM_ROWS = 8  # of the monitor's table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with each seed, or test a saved policy."""
-    parser = agent_parser("Lesson 3: deep Q-learning, with its crutches to take away.", Settings, algorithm="DQN")
+    parser = agent_parser("Lesson 3: deep Q-learning, with its crutches to take away.", Settings, LESSON)
     args = parser.parse_args(arguments)
-    one_thread()
-    options = options_of(args)
     if args.load:
-        policy = load_policy(args.load, QNetwork, env_id=args.env, lesson="dqn")
-        report_saved(policy, args, options, lesson="dqn")
+        judge_saved(LESSON, args)
         return
-    threshold = specification(args.env).reward_threshold
     settings = settings_of(args, SETTINGS.get(args.env, Settings()))
-    num_episodes = settings.num_evaluation_episodes
-    ours, theirs = race(
-        args,
-        lambda seed, show: train(args.env, settings, seed, options=options, stop_at=args.stop_at, on_point=show),
-        num_steps=settings.num_steps,
-        num_evaluation_episodes=num_episodes,
-        algorithm="DQN",
-        options=options,
-    )
-    seeds, title = seeds_of(args), f"DQN on {args.env}{switches_text(settings)}"
-    print(report(title, seeds, ours, theirs, threshold=threshold, num_evaluation_episodes=num_episodes))
-    if args.env.startswith("CartPole"):
-        print(baseline_text(num_episodes))
-    print(monitor_text(seeds[0], ours[0].points))
-    if args.json:
-        write_json(args.json, record("dqn", args.env, settings, seeds, ours, theirs, threshold))
-    if args.save:
-        save_policy(args.save, ours[0].policy, env_id=args.env, lesson="dqn")
-        print(f"saved: python -m classic.dqn --env {args.env} --load {args.save}")
+    runs = race(LESSON, args, settings, f"DQN on {args.env}{switches_text(settings)}")
+    print(report(runs))
+    print(monitor_text(runs.seeds[0], runs.ours[0].points))
+    write_files(LESSON, args, runs)
     if args.out:
-        from classic.agent_pictures import write_agent_replay, write_learning_curve
+        from classic.agent_pictures import write_agent_pictures
         from classic.forgetting_picture import draw_forgetting
 
-        points = [run.points for run in ours]
-        runs = {"ours": points, **{f"SB3 {which}": others for which, others in theirs.items()}}
-        write_learning_curve(args.out / "curve.png", title, runs, threshold)
-        draw_forgetting(args.out / "forgetting.png", points, title=title, gamma=settings.gamma)
-        write_agent_replay(args.out, args.env, ours[0].policy, args.seed, options)
-        print(f"wrote pictures to {args.out}")
+        points = [run.points for run in runs.ours]
+        draw_forgetting(args.out / "forgetting.png", points, title=runs.title, gamma=settings.gamma)
+        write_agent_pictures(args.out, runs, options_of(args))
 
 
 def switches_text(settings: Settings) -> str:

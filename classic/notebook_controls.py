@@ -15,20 +15,19 @@ Left out: a stop button. Training runs in the kernel itself, so the kernel's own
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from classic.errors import LessonError
+from classic.pictures import FONT, INK
 
 MODES = ("", "record", "test")
 TEST_FRACTION = 0.05  # of a training, in mode `test`
-INK = "#1b2a34"
 LINE = 17  # pixels
 
 
@@ -61,7 +60,7 @@ def budget(steps: int, least: int = 1) -> int:
 
 def draw_every(num_points: int, num_pictures: int = 12) -> Callable[[int], bool]:
     """Whether to draw at the k-th of so many points, so that drawing takes less time than training; always the last."""
-    every = max(1, num_points // num_pictures)
+    every = math.ceil(num_points / num_pictures)
     return lambda number: number % every == 0 or number == num_points
 
 
@@ -173,11 +172,15 @@ def switch(label: str, value: bool) -> Any:
 
 
 def replay(frames: Sequence[Image.Image], milliseconds: int = 250) -> Any:
-    """An episode as a moving picture: a GIF, which every viewer plays, GitHub included."""
+    """An episode as a moving picture: a GIF.
+
+    It travels as image/png, which is a white lie: browsers look at the bytes and play it, whereas GitHub and nbconvert
+    know no image/gif and would show the name of a Python class instead.
+    """
     from classic.replays import gif_bytes
 
     display: Any = import_module("IPython.display")
-    return display.Image(data=gif_bytes(frames, milliseconds), format="gif")
+    return display.Image(data=gif_bytes(frames, milliseconds), format="png")
 
 
 def png(image: Image.Image) -> bytes:
@@ -190,14 +193,12 @@ def png(image: Image.Image) -> bytes:
 def with_lines(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     """The image with lines of text below it."""
     shown = [line for line in lines if line]
-    # Pillow's own font has no arrows and no minus sign; the one that comes with matplotlib has.
-    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
-    width = max([image.width, *(round(font.getlength(line)) + 12 for line in shown)])
+    width = max([image.width, *(round(FONT.getlength(line)) + 12 for line in shown)])
     framed = Image.new("RGB", (width, image.height + LINE * len(shown) + (8 if shown else 0)), "white")
     framed.paste(image, (0, 0))
     pen = ImageDraw.Draw(framed)
     for number, line in enumerate(shown):
-        pen.text((6, image.height + 4 + LINE * number), line, fill=INK, font=font)
+        pen.text((6, image.height + 4 + LINE * number), line, fill=INK, font=FONT)
     return framed
 
 

@@ -8,20 +8,28 @@ Left out: timing. Seconds are printed, never stored, so that the same code gives
 
     python -m classic.notebook_record                  all of them
     python -m classic.notebook_record 05_ppo           one
+    python -m classic.notebook_record --time           run them as they are recorded, and only say how long it takes
 """
 
+import argparse
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from classic.errors import LessonError
 
 FOLDER = Path(__file__).with_name("notebooks")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Seconds(NamedTuple):
+    """How long a notebook takes from the start of its kernel, with every button pressed once."""
+
+    first_picture: float  # when the cell with the first plot is done
+    whole: float
 
 
 def scripts() -> list[Path]:
@@ -42,7 +50,7 @@ def notebook_of(script: Path) -> Any:
     return notebook
 
 
-def execute(notebook: Any, mode: str, *, environment: Mapping[str, str] | None = None, timeout: int = 300) -> float:
+def execute(notebook: Any, mode: str, *, environment: Mapping[str, str] | None = None, timeout: int = 300) -> Seconds:
     """Run the cells in a fresh kernel and fill in their outputs.
 
     Args:
@@ -50,19 +58,26 @@ def execute(notebook: Any, mode: str, *, environment: Mapping[str, str] | None =
         mode: of `classic.notebook_controls`: "record" or "test".
         environment: more variables for the kernel.
         timeout: seconds a cell may take.
-
-    Returns:
-        Seconds for all cells, the kernel's start included.
     """
     nbclient = _library("nbclient")
-    began = time.perf_counter()
+    began, pictures = time.perf_counter(), list[float]()
     root = str(FOLDER.parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+
+    def look(cell: Any, **_: Any) -> None:
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
+            pictures.append(time.perf_counter() - began)
+
     client = nbclient.NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", store_widget_state=False, record_timing=False
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        store_widget_state=False,
+        record_timing=False,
+        on_cell_executed=look,
     )
     client.execute(env={**os.environ, "PYTHONPATH": path, "CLASSIC_NOTEBOOK": mode, **(environment or {})})
-    return time.perf_counter() - began
+    return Seconds(min(pictures, default=float("nan")), time.perf_counter() - began)
 
 
 def keep_stills(notebook: Any) -> None:
@@ -74,8 +89,8 @@ def keep_stills(notebook: Any) -> None:
                 output["metadata"] = {}
 
 
-def record(script: Path) -> float:
-    """Write the notebook beside its script; returns the seconds that its cells took."""
+def record(script: Path) -> Seconds:
+    """Write the notebook beside its script."""
     nbformat = _library("nbformat")
     notebook = notebook_of(script)
     seconds = execute(notebook, "record")
@@ -85,15 +100,19 @@ def record(script: Path) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Record all notebooks, or those that are named."""
-    names = list(sys.argv[1:] if arguments is None else arguments)
+    """Record all notebooks, or those that are named; or only time them."""
+    parser = argparse.ArgumentParser(description="Make the notebooks from their scripts, with outputs.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="for example 05_ppo (default: all)")
+    parser.add_argument("--time", action="store_true", help="write nothing, only say how long they take")
+    args = parser.parse_args(arguments)
     known = {script.stem: script for script in scripts()}
-    for name in names:
+    for name in args.names:
         if name not in known:
             raise LessonError(f"got the notebook {name}; there are {', '.join(known)}")
-    for name in names or known:
-        seconds = record(known[name])
-        print(f"{name}: {seconds:.1f} seconds, {known[name].with_suffix('.ipynb').stat().st_size // 1024} KiB")
+    for name in args.names or known:
+        seconds = execute(notebook_of(known[name]), "record") if args.time else record(known[name])
+        written = "" if args.time else f", {known[name].with_suffix('.ipynb').stat().st_size // 1024} KiB"
+        print(f"{name}: first plot at {seconds.first_picture:.1f} s, all at {seconds.whole:.1f} s{written}", flush=True)
 
 
 def _library(name: str) -> Any:

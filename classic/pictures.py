@@ -8,18 +8,23 @@ of the state as text).
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from classic.table_streams import TableStreams
 from classic.tabular_model import Floats, TabularModel
 
 CELL = 48  # pixels
-CAPTION = 24  # pixels below the board
+CAPTION, CAPTION_WIDTH = 24, 216  # pixels below the board, and at least so many across
+FINE = 3  # slanting lines are drawn so much larger and then reduced: Pillow's own have stairs
 TILES = {"S": "#dceeff", "F": "#eef6ff", "H": "#2f4858", "G": "#ffd166", "C": "#8d5b4c"}
 INK, AGENT, PASSENGER = "#1b2a34", "#d1495b", "#2a7de1"
+# Pillow's own font has no arrows, no minus sign and hardly a space between words; the one of matplotlib has all three.
+FONT = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
 # (row, column) of each action. Gymnasium numbers them differently in each environment.
 FROZEN_LAKE_MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up
 CLIFF_MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
@@ -81,29 +86,29 @@ def picture_of_values(model: TabularModel, q: Floats, caption: str = "") -> Imag
 
 def picture_of_cart_pole(observation: NDArray[np.float32], caption: str) -> Image.Image:
     """The cart and its pole; `observation` (4,) is position (m), speed, angle (rad) and angular speed."""
-    width, height = 420, 220
+    width, height = 420 * FINE, 220 * FINE
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     x = width / 2 + float(observation[0]) * width / 4.8  # the track is 4.8 m between its ends
-    top, angle, length = 160.0, float(observation[2]), 105.0
-    draw.line((0, top + 14, width, top + 14), fill="#b8c4cc", width=2)
-    draw.rectangle((x - 28, top - 12, x + 28, top + 12), fill=INK)
-    tip = (x + length * math.sin(angle), top - 12 - length * math.cos(angle))
-    draw.line((x, top - 12, *tip), fill=AGENT, width=8)
-    return _captioned(image, caption)
+    top, angle, length = 160.0 * FINE, float(observation[2]), 105.0 * FINE
+    draw.line((0, top + 14 * FINE, width, top + 14 * FINE), fill="#b8c4cc", width=2 * FINE)
+    draw.rectangle((x - 28 * FINE, top - 12 * FINE, x + 28 * FINE, top + 12 * FINE), fill=INK)
+    tip = (x + length * math.sin(angle), top - 12 * FINE - length * math.cos(angle))
+    draw.line((x, top - 12 * FINE, *tip), fill=AGENT, width=8 * FINE)
+    return _captioned(image.reduce(FINE), caption)
 
 
 def picture_of_pendulum(observation: NDArray[np.float32], caption: str) -> Image.Image:
     """The rod; `observation` (3,) is cosine and sine of its angle from upright, and its angular speed."""
-    size = 220
+    size = 220 * FINE
     image = Image.new("RGB", (size, size), "white")
     draw = ImageDraw.Draw(image)
-    middle, length = size / 2, 85.0
+    middle, length = size / 2, 85.0 * FINE
     # The angle grows counter-clockwise, so a positive sine leans to the left of the picture.
     tip = (middle - length * float(observation[1]), middle - length * float(observation[0]))
-    draw.line((middle, middle, *tip), fill=AGENT, width=10)
-    _disc(draw, middle, middle, 6, INK)
-    return _captioned(image, caption)
+    draw.line((middle, middle, *tip), fill=AGENT, width=10 * FINE)
+    _disc(draw, middle, middle, 6 * FINE, INK)
+    return _captioned(image.reduce(FINE), caption)
 
 
 def _taxi(board: Sequence[str], state: int, caption: str) -> Image.Image:
@@ -120,7 +125,7 @@ def _taxi(board: Sequence[str], state: int, caption: str) -> Image.Image:
         if letter != " ":
             stands["RGYB".index(letter)] = (y, x)
             draw.rectangle(_box(y, x), fill=TILES["S"], outline="#d5dee4")
-            draw.text((x * CELL + 4, y * CELL + 2), letter, fill=INK)
+            draw.text((x * CELL + 4, y * CELL + 2), letter, fill=INK, font=FONT)
         if board[y + 1][2 * x + 2] == "|" and x < 4:
             draw.line(((x + 1) * CELL, y * CELL, (x + 1) * CELL, (y + 1) * CELL), fill=INK, width=4)
     y, x = stands[goal]
@@ -138,7 +143,7 @@ def _grid(board: Sequence[str]) -> Image.Image:
         for column, letter in enumerate(letters):
             draw.rectangle(_box(row, column), fill=TILES[letter], outline="#b8c4cc")
             if letter in "SG":
-                draw.text((column * CELL + 5, row * CELL + 3), letter, fill=INK)
+                draw.text((column * CELL + 5, row * CELL + 3), letter, fill=INK, font=FONT)
     return image
 
 
@@ -162,7 +167,8 @@ def _arrow(draw: ImageDraw.ImageDraw, row: int, column: int, move: tuple[int, in
 
 
 def _captioned(image: Image.Image, caption: str) -> Image.Image:
-    framed = Image.new("RGB", (image.width, image.height + CAPTION), "white")
+    # As wide for a short caption as for a long one: the frames of a replay must have one size.
+    framed = Image.new("RGB", (max(image.width, CAPTION_WIDTH), image.height + CAPTION), "white")
     framed.paste(image, (0, 0))
-    ImageDraw.Draw(framed).text((6, image.height + 6), caption, fill=INK)
+    ImageDraw.Draw(framed).text((6, image.height + 4), caption, fill=INK, font=FONT)
     return framed

@@ -22,9 +22,8 @@ Left out: several steps on one batch, which need `classic.ppo`'s clipping; trust
     python -m classic.policy_gradient --gradient-variance
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -32,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
-from classic.errors import LessonError
-from classic.training_runs import Point, Result, run_training
+from classic.settings_checks import require_discounts, require_rollout
+from classic.training_runs import How, Result, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector, whole_episodes
 from rlhf_lab.functional import (
     clipped_value_error,
@@ -74,17 +73,8 @@ class Settings:
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
-        batch = self.num_envs * self.rollout_length
-        if self.num_steps < batch:
-            raise LessonError(
-                f"got a budget of {self.num_steps:,} steps; one rollout of {self.num_envs} x {self.rollout_length} "
-                f"needs {batch:,}: type --steps {batch} or more"
-            )
-        if not (0 <= self.gamma <= 1 and 0 <= self.gae_lambda <= 1):
-            raise LessonError(
-                f"got gamma {self.gamma} and gae_lambda {self.gae_lambda}; both lie between 0 and 1: type --gamma 0.99 "
-                "--gae-lambda 0.95"
-            )
+        require_rollout(self.num_steps, self.num_envs, self.rollout_length)
+        require_discounts(self.gamma, self.gae_lambda)
 
 
 @dataclass(frozen=True)
@@ -233,34 +223,9 @@ class Trainer:
         return self.policy.sample(observations, self._generator)
 
 
-def train(
-    env_id: str,
-    settings: Settings,
-    seed: int,
-    *,
-    options: dict[str, Any] | None = None,
-    on_point: Callable[[Point], None] = lambda point: None,
-    stop_at: float | None = None,
-) -> Result[ActorCritic]:
-    """Train one policy.
-
-    Args:
-        env_id: of an environment with a flat observation.
-        settings: see there.
-        seed: of weights, actions and environments.
-        options: of the environment.
-        on_point: called at each evaluation, for progress and live plots.
-        stop_at: stop at the first evaluation with this mean return; None uses up the budget.
-    """
-    return run_training(
-        lambda: Trainer(env_id, settings, seed, options or {}),
-        make_vector(env_id, settings.num_evaluation_episodes, **options or {}),
-        num_steps=settings.num_steps,
-        evaluate_every=settings.evaluate_every,
-        seed=seed,
-        on_point=on_point,
-        stop_at=stop_at,
-    )
+def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[ActorCritic]:
+    """Train one policy; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
+    return run_training(Trainer, env_id, settings, seed, **how)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ Left out: recurrent policies, pictures as observations, several processes, norma
     python -m classic.ppo --against-sb3 tuned --seeds 3 --out runs/ppo
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
 from classic.errors import LessonError
-from classic.training_runs import Point, Result, run_training
+from classic.settings_checks import require_discounts, require_rollout
+from classic.training_runs import How, Result, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector
 from rlhf_lab.functional import clip_fraction, clipped_surrogate, clipped_value_error, explained_variance, gae, kl_k3
 
@@ -54,17 +54,9 @@ class Settings:
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
+        require_rollout(self.num_steps, self.num_envs, self.rollout_length)
+        require_discounts(self.gamma, self.gae_lambda)
         rollout = self.num_envs * self.rollout_length
-        if self.num_steps < rollout:
-            raise LessonError(
-                f"got a budget of {self.num_steps:,} steps; one rollout of {self.num_envs} x {self.rollout_length} "
-                f"needs {rollout:,}: type --steps {rollout} or more"
-            )
-        if not (0 <= self.gamma <= 1 and 0 <= self.gae_lambda <= 1):
-            raise LessonError(
-                f"got gamma {self.gamma} and gae_lambda {self.gae_lambda}; both lie between 0 and 1: type --gamma 0.99 "
-                "--gae-lambda 0.95"
-            )
         if not 1 < self.minibatch_size <= rollout:
             raise LessonError(
                 f"got minibatches of {self.minibatch_size}; a rollout has {rollout:,} steps: type --minibatch-size "
@@ -203,34 +195,9 @@ class Trainer:
         return self.policy.sample(observations, self._generator)
 
 
-def train(
-    env_id: str,
-    settings: Settings,
-    seed: int,
-    *,
-    options: dict[str, Any] | None = None,
-    on_point: Callable[[Point], None] = lambda point: None,
-    stop_at: float | None = None,
-) -> Result[ActorCritic]:
-    """Train one policy.
-
-    Args:
-        env_id: of an environment with a flat observation.
-        settings: see there.
-        seed: of weights, actions, minibatches and environments.
-        options: of the environment.
-        on_point: called at each evaluation, for progress and live plots.
-        stop_at: stop at the first evaluation with this mean return; None uses up the budget.
-    """
-    return run_training(
-        lambda: Trainer(env_id, settings, seed, options or {}),
-        make_vector(env_id, settings.num_evaluation_episodes, **options or {}),
-        num_steps=settings.num_steps,
-        evaluate_every=settings.evaluate_every,
-        seed=seed,
-        on_point=on_point,
-        stop_at=stop_at,
-    )
+def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[ActorCritic]:
+    """Train one policy; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
+    return run_training(Trainer, env_id, settings, seed, **how)
 
 
 if __name__ == "__main__":

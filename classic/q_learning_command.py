@@ -162,7 +162,7 @@ def report(
     """One line a seed, the spread over seeds, and the exact limits."""
     last = [result.points[-1] for result in results]
     rows = [
-        [seed, point.greedy_return, point.online_return, point.q_error, result.num_episodes, result.seconds]
+        [seed, point.greedy_return, point.online_return, point.q_error, result.num_episodes, round(result.seconds, 2)]
         for seed, point, result in zip(seeds, last, results, strict=True)
     ]
     columns = ["seed", "greedy return", "online return", "max |Q - Q*|", "episodes", "seconds"]

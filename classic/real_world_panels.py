@@ -37,7 +37,7 @@ from classic.sketches import Sketch
 def scores_text(sketch: Sketch) -> str:
     """Its measure and scores in two lines."""
     scores = [*sketch.scores.items(), *sketch.limits.items()]
-    return f"{sketch.measure}\n" + "; ".join(f"{name} {score:.4g}" for name, score in scores)
+    return f"{sketch.measure}\n" + "; ".join(f"{name}: {score:.4g}" for name, score in scores)
 
 
 def recommendations_panel() -> Panel:

@@ -28,7 +28,7 @@ const image = document.getElementById("frame"), slider = document.getElementById
 const text = document.getElementById("text"), button = document.getElementById("play");
 let at = 0, playing = true;
 function show(index) {{
-  at = index; image.src = frames[at]; slider.value = at; text.textContent = "step " + at + " of {last}";
+  at = index; image.src = frames[at]; slider.value = at; text.textContent = "frame " + at + " of {last}";
 }}
 slider.oninput = () => {{ playing = false; button.textContent = "play"; show(Number(slider.value)); }};
 button.onclick = () => {{ playing = !playing; button.textContent = playing ? "pause" : "play"; }};
@@ -70,6 +70,8 @@ def gif_bytes(frames: Sequence[Image.Image], milliseconds: int) -> bytes:
     for index, frame in enumerate(some):
         sheet.paste(frame, (0, height * index))
     palette = sheet.quantize(128)
+    # The mean of all that is nearly white would be a grey box on a white page.
+    palette.putpalette([255 if level > 247 else level for level in palette.getpalette() or []])
     pages = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # Pillow joins equal frames in a row and adds up their times.
     durations = [milliseconds] * (len(pages) - 1) + [max(1000, milliseconds)]

@@ -18,7 +18,7 @@ from classic.agent_report import BY_HAND
 from classic.charts import chart, draw_lines
 from classic.curves import Curve
 from classic.environments import specification
-from classic.notebook_controls import Answer, Panel, Show, budget
+from classic.notebook_controls import Answer, Panel, Show, budget, mode
 from classic.training_runs import Point, Policy, Result, evaluation_seed, one_thread
 from classic.vector_rollouts import Act, VectorStreams, act_by_sign, make_vector, returns_of_first_episodes
 
@@ -114,8 +114,9 @@ class TrainingPanel(Panel):
         before = points[-2].step if len(points) > 1 else -1
         if every and last.step // every == before // every:
             return
-        speed = f"{last.step / last.seconds:,.0f} steps a second"
-        show(Answer(self._picture(), f"{name}: {last.step:,} steps, mean return {last.mean_return:.1f}, {speed}"))
+        # A recorded notebook keeps no seconds, so that the same code gives the same file.
+        speed = "" if mode() else f", {last.steps_per_second:,.0f} steps a second"
+        show(Answer(self._picture(), f"{name}: {last.step:,} steps, mean return {last.mean_return:.1f}{speed}"))
 
     def _picture(self) -> Image.Image:
         more, points = self._draw_more, self._shown

@@ -11,13 +11,13 @@ Left out: checkpoints in the middle of a run; a lesson takes seconds.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classic.vector_rollouts import Floats, VectorStreams, returns_of_first_episodes
+from classic.vector_rollouts import Floats, VectorStreams, make_vector, returns_of_first_episodes
 
 
 class Policy(Protocol):
@@ -49,6 +49,26 @@ class Trainer(Protocol[PolicyOf]):
         ...
 
 
+class Budget(Protocol):
+    """What the loop reads of a lesson's settings."""
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps. The loop stops before an iteration that, if as long as the last, would exceed them."""
+        ...
+
+    @property
+    def evaluate_every(self) -> int:
+        """Environment steps between evaluations, or an iteration where that is longer; there is one at the end."""
+        ...
+
+    @property
+    def num_evaluation_episodes(self) -> int: ...
+
+
+S = TypeVar("S", bound=Budget)
+
+
 @dataclass(frozen=True)
 class Point:
     """One evaluation without chance in the actions."""
@@ -57,6 +77,12 @@ class Point:
     seconds: float  # since training began, evaluations included
     mean_return: float
     metrics: dict[str, float]  # of the update before it
+    training_seconds: float  # of `seconds`, those that were no evaluation
+
+    @property
+    def steps_per_second(self) -> float:
+        """Of the training alone: evaluations play far more steps than some trainings do."""
+        return self.step / self.training_seconds
 
 
 @dataclass(frozen=True)
@@ -83,51 +109,62 @@ def first_at(points: Sequence[Point], threshold: float) -> Point | None:
     return next((point for point in points if point.mean_return >= threshold), None)
 
 
+class How(TypedDict, total=False):
+    """What a training may be told besides what it learns."""
+
+    options: dict[str, Any]  # of the environment
+    on_point: Callable[[Point], None]  # called at each evaluation, for progress and live plots
+    stop_at: float | None  # stop at the first evaluation with this mean return; None uses up the budget
+    clock: Callable[[], float]  # in seconds: `time.perf_counter`, or `time.process_time` on a busy machine
+
+
 def run_training(
-    make_trainer: Callable[[], Trainer[P]],
-    test_env: Any,
-    *,
-    num_steps: int,
-    evaluate_every: int,
+    make_trainer: Callable[[str, S, int, dict[str, Any]], Trainer[P]],
+    env_id: str,
+    settings: S,
     seed: int,
+    *,
+    options: dict[str, Any] | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
     stop_at: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Result[P]:
     """Iterate, evaluate now and then, and give the policy back as it was at its best.
 
     Args:
-        make_trainer: called once, on the clock.
-        test_env: a vector environment; an evaluation is one episode in each of its streams. Closed at the end.
-        num_steps: environment steps. Stops before an iteration that, if it is as long as the last, would exceed them.
-        evaluate_every: environment steps between evaluations, or an iteration where that is longer; there is always
-            one at the end.
-        seed: of the run; the evaluations have one of their own, the same at each of them.
-        on_point: called at each evaluation, for progress and live plots.
-        stop_at: stop at the first evaluation with this mean return; None uses up the budget.
+        make_trainer: the lesson's `Trainer`; made on the clock.
+        env_id: of an environment with a flat observation.
+        settings: of the lesson.
+        seed: of all chance in the training; the evaluations have one of their own, the same at each of them.
+        options, on_point, stop_at, clock: see `How`.
     """
-    began = time.perf_counter()
-    trainer = make_trainer()
+    test_env = make_vector(env_id, settings.num_evaluation_episodes, **options or {})
+    began, evaluating = clock(), 0.0
+    trainer = make_trainer(env_id, settings, seed, options or {})
     points: list[Point] = []
     best_weights = weights_of(trainer.policy)
-    streams, next_evaluation, ended = trainer.streams, evaluate_every, False
+    streams, next_evaluation, ended = trainer.streams, settings.evaluate_every, False
     while not ended:
         before = streams.num_steps
-        metrics = trainer.iterate(before / num_steps)
-        ended = 2 * streams.num_steps - before > num_steps
+        metrics = trainer.iterate(before / settings.num_steps)
+        ended = 2 * streams.num_steps - before > settings.num_steps
         if streams.num_steps < next_evaluation and not ended:
             continue
-        next_evaluation = streams.num_steps + evaluate_every
+        next_evaluation = streams.num_steps + settings.evaluate_every
+        paused = clock()
         mean_return = float(returns_of_first_episodes(test_env, trainer.policy.best, evaluation_seed(seed)).mean())
         if all(mean_return > point.mean_return for point in points):
             best_weights = weights_of(trainer.policy)
-        points.append(Point(streams.num_steps, time.perf_counter() - began, mean_return, metrics))
+        seconds = clock() - began
+        points.append(Point(streams.num_steps, seconds, mean_return, metrics, paused - began - evaluating))
+        evaluating += seconds - (paused - began)
         on_point(points[-1])
         ended = ended or (stop_at is not None and mean_return >= stop_at)
     streams.env.close()
     test_env.close()
     last_weights = weights_of(trainer.policy)
     trainer.policy.load_state_dict(best_weights)
-    return Result(trainer.policy, last_weights, points, streams.num_steps, time.perf_counter() - began)
+    return Result(trainer.policy, last_weights, points, streams.num_steps, clock() - began)
 
 
 def evaluation_seed(seed: int) -> int:

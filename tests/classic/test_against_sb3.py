@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
+from classic.agent_command import agent_parser, race, sb3_budgets
 from classic.errors import LessonError
-from classic.ppo_command import main
+from classic.ppo import Settings
+from classic.ppo_command import LESSON, main
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
@@ -27,18 +29,21 @@ def test_the_course_uses_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(PRESETS))
-def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path) -> None:
+def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classic.against_sb3.EVALUATE_EVERY", 1000)
     points = train_sb3(
         "CartPole-v1",
         0,
         algorithm=algorithm,
         preset=PRESETS[algorithm]["tuned"],
-        num_steps=2300,
+        num_steps=1300,
         num_evaluation_episodes=4,
         save=tmp_path / "model.zip",
+        clock=iter(range(1000)).__next__,
     )
-    assert [point.step >= 2000 for point in points] == [True, True]  # after 2,000 steps, and at the end
-    assert points[0].seconds < points[-1].seconds
+    # The clock is read when training begins and before and after each evaluation: 0; 1, 2; 3, 4.
+    assert [(point.seconds, point.training_seconds) for point in points] == [(2, 1), (4, 2)]
+    assert [point.step >= 1000 for point in points] == [True, True]  # after 1,000 steps, and at the end
     assert all(8 <= point.mean_return <= 500 for point in points)
     assert (tmp_path / "model.zip").is_file()
 
@@ -74,3 +79,32 @@ def test_an_unfair_race_is_refused(env_id: str, options: dict[str, object]) -> N
     with pytest.raises(LessonError, match="--env CartPole-v1 without options"):
         require_fair_race(env_id, ["tuned"], options)
     require_fair_race(env_id, [], options)
+
+
+@pytest.mark.parametrize(
+    ("typed", "budgets"),
+    [
+        (["--against-sb3", "tuned", "course"], {"tuned": 100_000, "course": 500_000}),  # the zoo's, and the course's
+        (["--against-sb3", "tuned", "course", "--sb3-steps", "300"], {"tuned": 300, "course": 300}),
+        (["--against-sb3", "course", "tuned", "--sb3-steps", "300", "4e3"], {"course": 300, "tuned": 4000}),
+        ([], {}),
+    ],
+)
+def test_budgets_of_the_race(typed: list[str], budgets: dict[str, int]) -> None:
+    assert sb3_budgets(LESSON, agent_parser("", Settings, LESSON).parse_args(typed)) == budgets
+
+
+def test_processor_seconds_are_counted_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's clock stands still here, so that neither training takes any time."""
+    monkeypatch.setattr("time.process_time", lambda: 7.0)
+    short = ["--steps", "2048", "--sb3-steps", "300", "--against-sb3", "tuned", "--num-evaluation-episodes", "4"]
+    args = agent_parser("", Settings, LESSON).parse_args([*short, "--cpu-seconds", "--quiet"])
+    runs = race(LESSON, args, Settings(num_steps=2048, num_evaluation_episodes=4), "PPO")
+    assert runs.cpu_seconds
+    assert [[point.seconds for point in curves[0]] for curves in runs.points().values()] == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("typed", [["--sb3-steps", "300"], ["--against-sb3", "tuned", "--sb3-steps", "300", "400"]])
+def test_budgets_for_nobody_are_refused(typed: list[str]) -> None:
+    with pytest.raises(LessonError, match="one number for all, or one for each"):
+        main([*typed, "--quiet"])

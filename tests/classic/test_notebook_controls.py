@@ -54,6 +54,13 @@ def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLASSIC_NOTEBOOK", raising=False)
 
 
+@pytest.fixture
+def few_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations take longer than these short trainings."""
+    for lesson in ("dqn", "policy_gradient", "ppo"):
+        monkeypatch.setattr(f"classic.{lesson}_panels.NUM_EPISODES", 2)
+
+
 def square(size: int, colour: str = "white") -> Answer:
     return Answer(Image.new("RGB", (size, 20), colour), f"size {size}")
 
@@ -125,6 +132,7 @@ def test_drawing_is_rare_and_ends_with_the_last() -> None:
     due = [number for number in range(1, 51) if is_due(number)]
     assert len(due) == 10
     assert due[-1] == 50
+    assert sum(map(draw_every(20, 12), range(1, 21))) <= 12
     assert [number for number in range(1, 4) if draw_every(3)(number)] == [1, 2, 3]
 
 
@@ -151,6 +159,7 @@ def test_pictures_are_small_and_faithful() -> None:
     assert Image.open(io.BytesIO(png(image))).convert("RGB").getpixel((5, 5)) == (209, 73, 91)
     moving = replay([image, Image.new("RGB", (50, 50), "white")])
     assert moving.data[:6] == b"GIF89a"
+    assert moving.format == "png"  # nbconvert and GitHub show no image/gif
 
 
 # --- luck ----------------------------------------------------------------------------------------------------------
@@ -266,6 +275,7 @@ def test_slopes_are_zero_exactly_on_the_flat_parts() -> None:
         assert value_and_slope(ratio, advantage, 0.2)[1] == slope
 
 
+@pytest.mark.usefixtures("few_episodes")
 def test_the_pole_is_trained_and_shown() -> None:
     panel = pole_panel(num_steps=4096)
     assert size_of(panel)[0] > 600  # the chart with its limits is there before anybody presses
@@ -296,6 +306,7 @@ def test_the_best_of_noisy_numbers_by_the_published_expectation() -> None:
     assert overestimation(3.0, 10, double=True) == pytest.approx(0.0, abs=0.06)
 
 
+@pytest.mark.usefixtures("few_episodes")
 def test_crutches_are_taken_away_by_their_switches() -> None:
     panel = dqn_panel(num_steps=1600)
     panel.controls["replay"].value = False
@@ -331,6 +342,7 @@ def test_noise_is_measured_for_the_three_methods() -> None:
     assert "reinforce 100.0%, baseline " in panel.text.value
 
 
+@pytest.mark.usefixtures("few_episodes")
 @pytest.mark.parametrize("method", ["reinforce", "baseline", "actor_critic"])
 def test_each_method_trains_from_its_panel(method: str) -> None:
     panel = gradient_pole_panel(num_steps=2048)
@@ -339,8 +351,9 @@ def test_each_method_trains_from_its_panel(method: str) -> None:
     assert panel.text.value.startswith(method.replace("_", "-"))
 
 
+@pytest.mark.usefixtures("few_episodes")
 def test_the_pendulum_has_no_lines_of_the_pole_and_no_race() -> None:
-    panel = pendulum_panel(num_steps=8192)
+    panel = pendulum_panel(num_steps=4096)
     assert list(panel.buttons) == ["train ours"]
     panel.press("train ours")
     assert "mean return -" in panel.text.value

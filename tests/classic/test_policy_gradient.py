@@ -1,9 +1,7 @@
 """Policy gradients: against the exact gradient of a small problem, identities, probes with known answers, the pole."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,12 +237,12 @@ def test_the_better_action_is_found(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_better_action_depends_on_what_is_seen(method: str) -> None:
     seen = np.array([[-1.0], [1.0]], dtype=np.float32)
-    assert trained("MatchAction", method=method).best(seen).tolist() == [0, 1]
+    assert trained("MatchAction", method=method, num_steps=2000).best(seen).tolist() == [0, 1]
 
 
 def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
     seen = np.array([[-0.6], [0.0], [0.6]], dtype=np.float32)
-    policy = trained("Reach", num_steps=40_000, num_envs=32)
+    policy = trained("Reach", num_steps=16_000, num_envs=32)
     assert policy.best(seen) == pytest.approx(seen, abs=0.25)
 
 
@@ -253,7 +251,7 @@ def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_seed_gives_one_run_and_another_seed_another(method: str) -> None:
-    short = replace(SMALL, method=method, num_steps=3000)  # type: ignore[arg-type]
+    short = replace(SMALL, method=method, num_steps=1500)  # type: ignore[arg-type]
     first, again, other = (train("CartPole-v1", short, seed) for seed in (3, 3, 4))
     assert first.points[-1].metrics == again.points[-1].metrics
     assert all(torch.equal(first.last_weights[name], again.last_weights[name]) for name in first.last_weights)
@@ -282,27 +280,6 @@ def test_the_rod_is_swung_up() -> None:
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-SHORT = ["--steps", "6000", "--num-evaluation-episodes", "10", "--evaluate-every", "2000", "--quiet"]
-
-
-def test_the_command_trains_measures_writes_saves_and_reloads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = ["--json", str(tmp_path / "pg.json"), "--save", str(tmp_path / "pg.pt"), "--out", str(tmp_path)]
-    main(["--seeds", "2", "--method", "baseline", "--gradient-variance", *SHORT, *files])
-    written = json.loads((tmp_path / "pg.json").read_text())
-    assert [run["seed"] for run in written["seeds"]] == [0, 1]
-    assert written["settings"]["method"] == "baseline"
-    assert written["gradient_variance"]["reinforce"]["variance"] > 0
-    pictures = {"curve.png", "gradients.png", "replay.gif", "replay.html"}
-    assert pictures <= {file.name for file in tmp_path.iterdir()}
-    shown = capsys.readouterr().out
-    assert "interquartile mean" in shown
-    assert "of reinforce's" in shown
-    main(["--load", str(tmp_path / "pg.pt"), "--episodes", "10"])
-    best = written["seeds"][0]["best_return"]
-    assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions
 
 
 @pytest.mark.parametrize(

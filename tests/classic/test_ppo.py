@@ -1,9 +1,7 @@
 """PPO: advantages against brute force, the loss against identities, probes with known answers, and the pole."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +54,7 @@ def test_advantages_equal_brute_force_over_the_environments_own_record() -> None
 
 def brute_force(log: list, policy: ActorCritic, settings: Settings) -> list[float]:
     def value(observation: float) -> float:
-        return float(policy.values(torch.tensor([[observation]], dtype=torch.float32)))
+        return policy.values(torch.tensor([[observation]], dtype=torch.float32)).item()
 
     advantages = []
     for start in range(len(log)):
@@ -208,7 +206,7 @@ VALUE_PROBES = [
 
 @pytest.mark.parametrize(("probe", "observations", "expected"), VALUE_PROBES)
 def test_the_critic_finds_the_value(probe: str, observations: tuple[float, ...], expected: list[float]) -> None:
-    assert values_at(trained(probe), *observations) == pytest.approx(expected, rel=0.05, abs=0.05)
+    assert values_at(trained(probe, num_steps=3000), *observations) == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
 @pytest.mark.slow  # easier than the next
@@ -218,12 +216,12 @@ def test_the_better_action_is_found() -> None:
 
 def test_the_better_action_depends_on_what_is_seen() -> None:
     seen = np.array([[-1.0], [1.0]], dtype=np.float32)
-    assert trained("MatchAction").best(seen).tolist() == [0, 1]
+    assert trained("MatchAction", num_steps=1500).best(seen).tolist() == [0, 1]
 
 
 def test_a_continuous_action_is_found_and_kept_within_its_bounds() -> None:
     seen = np.array([[-0.6], [0.0], [0.6]], dtype=np.float32)
-    assert trained("Reach", num_steps=8000).best(seen) == pytest.approx(seen, abs=0.2)
+    assert trained("Reach", num_steps=5000).best(seen) == pytest.approx(seen, abs=0.2)
 
 
 # --- the pole ------------------------------------------------------------------------------------------------------
@@ -259,21 +257,6 @@ def test_one_seed_gives_one_run_and_another_seed_another() -> None:
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
-
-
-def test_the_command_trains_writes_saves_and_reloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--steps", "4096", "--num-evaluation-episodes", "10", "--quiet"]
-    files = ["--json", str(tmp_path / "ppo.json"), "--save", str(tmp_path / "ppo.pt"), "--out", str(tmp_path)]
-    main(["--seeds", "2", *short, *files])
-    written = json.loads((tmp_path / "ppo.json").read_text())
-    assert [run["seed"] for run in written["seeds"]] == [0, 1]
-    assert written["settings"]["num_steps"] == 4096
-    assert {"curve.png", "clip_objective.png", "replay.gif", "replay.html"} <= {
-        file.name for file in tmp_path.iterdir()
-    }
-    main(["--load", str(tmp_path / "ppo.pt"), "--episodes", "10"])
-    best = written["seeds"][0]["best_return"]
-    assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,19 @@ def test_colours_that_come_late_survive_the_gif(tmp_path: Path) -> None:
         assert np.abs(np.array(gif.convert("RGB"))[0, 0].astype(int) - [209, 73, 91]).max() < 8
 
 
+def test_white_stays_white_in_a_gif(tmp_path: Path) -> None:
+    """A drawing with smooth edges and letters has many colours that are nearly white."""
+    frames = [picture_of_cart_pole(np.array([0, 0, angle, 0], dtype=np.float32), "step") for angle in (0.1, 0.2)]
+    write_replay(tmp_path / "pole.gif", frames, frames_per_second=4)
+    with Image.open(tmp_path / "pole.gif") as gif:
+        assert gif.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_frames_have_one_size_whatever_is_written_below() -> None:
+    model = tabular_model("FrozenLake-v1")
+    assert len({picture_of_state(model, 0, "x" * length).size for length in (0, 5, 40)}) == 1
+
+
 def test_other_endings_and_no_frames_are_refused(tmp_path: Path) -> None:
     frame = Image.new("RGB", (4, 4))
     with pytest.raises(LessonError, match=r"\.gif or \.html"):

@@ -19,7 +19,7 @@ from classic.tabular_model import TabularModel, tabular_model
 FEW = {"num_evaluations": 2}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_frozen_lake_reaches_the_best_a_table_can_do(seed: int) -> None:
     settings = replace(SETTINGS["FrozenLake-v1"], **FEW)
     result = learn(tabular_model("FrozenLake-v1"), settings, seed)
@@ -64,7 +64,7 @@ def test_the_table_comes_to_rest_at_the_oracle() -> None:
 
 def test_a_step_size_that_falls_finds_q_and_a_constant_one_keeps_trembling() -> None:
     model = tabular_model("FrozenLake-v1", desc=["SF", "HG"])
-    settings = Settings(gamma=0.9, epsilon=Schedule(1.0), alpha=Schedule(0.1), num_steps=400_000, **FEW)
+    settings = Settings(gamma=0.9, epsilon=Schedule(1.0), alpha=Schedule(0.1), num_steps=200_000, **FEW)
     errors = {
         name: learn(model, replace(settings, step_size=name), 0).points[-1].q_error
         for name in ("schedule", "one_over_n", "rescaled")
@@ -117,7 +117,7 @@ def test_points_are_exact_and_at_their_steps() -> None:
 
 
 def test_one_stream_learns_too() -> None:
-    settings = Settings(epsilon=Schedule(0.1), num_streams=1, num_steps=30_000, num_evaluations=1)
+    settings = Settings(epsilon=Schedule(0.1), num_streams=1, num_steps=20_000, num_evaluations=1)
     assert learn(tabular_model("CliffWalking-v1"), settings, 0).points[-1].greedy_return == pytest.approx(-13)
 
 
@@ -145,7 +145,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_schedules_as_they_are_typed(typed: list[str], expected: Schedule, tmp_path: Path) -> None:
-    main([*SHORT, *typed, "--json", str(tmp_path / "out.json")])
+    short = ["--env", "CliffWalking-v1", "--steps", "1600", "--evaluations", "1", "--quiet"]
+    main([*short, *typed, "--json", str(tmp_path / "out.json")])
     epsilon = json.loads((tmp_path / "out.json").read_text())["settings"]["epsilon"]
     assert Schedule(**epsilon) == expected
 

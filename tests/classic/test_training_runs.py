@@ -1,5 +1,6 @@
 """The loop around lessons 3 to 5: budget, evaluations, best and last weights."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from classic.agent_pictures import curve_of
-from classic.agent_report import race_text, record, report
+from classic.agent_report import Runs, race_text, record, report
 from classic.ppo import Settings
 from classic.training_runs import Point, Result, evaluation_seed, first_at, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
@@ -28,14 +29,26 @@ class Chooser(nn.Module):
         return np.full(len(observations), int(self.weight.item() > 0))
 
 
+@dataclass(frozen=True)
+class Short:
+    num_steps: int = 100
+    evaluate_every: int = 1
+    num_evaluation_episodes: int = 8
+
+
 class Scripted:
     """A trainer whose weight follows a script; each iteration takes 10 steps in 4 streams."""
 
     def __init__(self, script: list[float]) -> None:
+        self.made_for: tuple[str, int, dict[str, Any]] | None = None
         self.streams = VectorStreams(make_vector("ProbeTwoActions-v0", 4), seed=0)
         self.policy = Chooser()
         self.script = iter(script)
         self.progress: list[float] = []
+
+    def __call__(self, env_id: str, settings: Short, seed: int, options: dict[str, Any]) -> "Scripted":
+        self.made_for = (env_id, seed, options)
+        return self
 
     def iterate(self, progress: float) -> dict[str, float]:
         self.progress.append(progress)
@@ -46,10 +59,9 @@ class Scripted:
         return {"weight": self.policy.weight.item()}
 
 
-def run(script: list[float], **changes: Any) -> tuple[Scripted, Result[Chooser]]:
+def run(script: list[float], stop_at: float | None = None, **changes: int) -> tuple[Scripted, Result[Chooser]]:
     trainer = Scripted(script)
-    options = {"num_steps": 100, "evaluate_every": 1, "seed": 0, **changes}
-    return trainer, run_training(lambda: trainer, make_vector("ProbeTwoActions-v0", 8), **options)
+    return trainer, run_training(trainer, "ProbeTwoActions-v0", Short(**changes), 0, stop_at=stop_at)
 
 
 def test_the_budget_is_spent_and_not_exceeded() -> None:
@@ -57,6 +69,33 @@ def test_the_budget_is_spent_and_not_exceeded() -> None:
     assert [point.step for point in result.points] == [20, 40, 60, 80, 100]
     assert trainer.progress == pytest.approx([0, 20 / 119, 40 / 119, 60 / 119, 80 / 119])
     assert result.num_steps == 100
+
+
+def test_the_trainer_is_made_for_what_was_asked() -> None:
+    trainer = Scripted([-1.0] * 10)
+    run_training(trainer, "ProbeTwoActions-v0", Short(), 7, options={"max_episode_steps": 3})
+    assert trainer.made_for == ("ProbeTwoActions-v0", 7, {"max_episode_steps": 3})
+
+
+def test_time_that_evaluations_take_is_not_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that evaluations move by 100 seconds and iterations by 1."""
+    now = [0.0]
+    trainer = Scripted([-1.0] * 10)
+
+    def evaluate(*_: Any) -> np.ndarray:
+        now[0] += 100
+        return np.zeros(8)
+
+    def iterate(progress: float, plain: Any = trainer.iterate) -> dict[str, float]:
+        now[0] += 1
+        return plain(progress)
+
+    monkeypatch.setattr("classic.training_runs.returns_of_first_episodes", evaluate)
+    monkeypatch.setattr(trainer, "iterate", iterate)
+    points = run_training(trainer, "ProbeTwoActions-v0", Short(), 0, clock=lambda: now[0]).points
+    assert [point.training_seconds for point in points] == [1, 2, 3, 4, 5]
+    assert [point.seconds for point in points] == [101, 202, 303, 404, 505]
+    assert points[2].steps_per_second == 20
 
 
 def test_evaluations_are_so_many_steps_apart_and_there_is_one_at_the_end() -> None:
@@ -90,13 +129,19 @@ def test_each_seed_is_tested_on_episodes_of_its_own() -> None:
 # --- what is said about runs -----------------------------------------------------------------------------------------
 
 
+def point(step: int, seconds: float, mean_return: float) -> Point:
+    """Half of the time went into evaluations."""
+    return Point(step, seconds, mean_return, {}, seconds / 2)
+
+
 def result_of(*curve: tuple[int, float, float]) -> Result[Chooser]:
-    points = [Point(step, seconds, mean_return, {}) for step, seconds, mean_return in curve]
+    points = [point(*numbers) for numbers in curve]
     return Result(Chooser(), {}, points, points[-1].step, points[-1].seconds)
 
 
 OURS = [result_of((1000, 1.0, 100.0), (2000, 2.0, 480.0)), result_of((1000, 1.0, 490.0), (2000, 2.0, 300.0))]
-THEIRS = [[Point(1000, 10.0, 20.0, {}), Point(2000, 20.0, 500.0, {})], [Point(1000, 10.0, 20.0, {})]]
+THEIRS = [[point(1000, 10.0, 20.0), point(2000, 20.0, 500.0)], [point(1000, 10.0, 20.0)]]
+RUNS = Runs("PPO", "CartPole-v1", Settings(num_evaluation_episodes=10), [3, 4], OURS, {"tuned": THEIRS})
 
 
 def test_the_race_is_a_ratio_of_times_and_a_bound_where_one_never_arrived() -> None:
@@ -109,17 +154,33 @@ def test_the_race_is_a_ratio_of_times_and_a_bound_where_one_never_arrived() -> N
 
 
 def test_the_report_has_a_line_a_seed_and_algorithm() -> None:
-    text = report("PPO", [3, 4], OURS, {"tuned": THEIRS}, threshold=475, num_evaluation_episodes=10)
+    text = report(RUNS)
     rows = [line.split() for line in text.splitlines()[3:7]]
     assert [row[:2] for row in rows] == [["3", "ours"], ["3", "SB3"], ["4", "ours"], ["4", "SB3"]]
     assert rows[0][2:6] == ["480", "480", "2,000", "2.00"]
     assert rows[2][2:6] == ["300", "490", "1,000", "1.00"]
     assert rows[3][-5:-3] == ["never", "never"]
+    assert rows[0][-3:] == ["2,000", "2", "2,000"]  # two seconds, of which the training took one
     assert "interquartile mean of ours: last 390 [300, 480], best 485 [480, 490]" in text
+    assert "last of ours: 390.0 +- 90.0 over 2 seeds, lowest 300" in text
+    assert text.splitlines()[-1].endswith("above 0: 500")  # four numbers by hand
+
+
+def test_whose_seconds_are_shown() -> None:
+    assert "; seconds include" in report(RUNS)
+    assert "; processor seconds include" in report(replace(RUNS, cpu_seconds=True))
+    assert record("ppo", replace(RUNS, cpu_seconds=True))["cpu_seconds"] is True
+
+
+def test_without_a_threshold_nothing_is_said_about_the_way_there() -> None:
+    text = report(Runs("A2C", "Pendulum-v1", Settings(num_evaluation_episodes=10), [3, 4], OURS, {}))
+    assert text.splitlines()[1].split() == ["seed", "who", "last", "best", "steps", "seconds", "steps/s"]
+    assert text.splitlines()[3].split() == ["3", "ours", "480", "480", "2,000", "2", "2,000"]
+    assert "never" not in text
 
 
 def test_the_record_keeps_every_curve() -> None:
-    written = record("ppo", "CartPole-v1", Settings(), [3, 4], OURS, {"tuned": THEIRS}, 475)
+    written = record("ppo", RUNS)
     assert [row["steps_to_threshold"] for row in written["seeds"]] == [2000, 1000]
     assert [len(row["sb3_curves"]["tuned"]) for row in written["seeds"]] == [2, 1]
     assert written["last_return"]["interquartile_mean"] == 390

@@ -1,0 +1,80 @@
+"""The commands of lessons 3 to 5: they train, say what came out, write it, and test what was saved."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classic import dqn_command, policy_gradient_command, ppo_command
+
+Main = Callable[[Sequence[str] | None], None]
+EVERYBODY = {"curve.png", "replay.gif", "replay.html"}
+SHORT = ["--num-evaluation-episodes", "10", "--quiet"]
+# Lesson, what is typed, settings that must have arrived; a picture, words and a measurement of its own.
+LESSONS = [
+    pytest.param(
+        dqn_command.main,
+        "dqn",
+        ["--no-double", "--steps", "2000", "--learning-starts", "200", "--hidden", "32", "--evaluate-every", "1000"],
+        {"num_steps": 2000, "double": False, "hidden": 32},
+        "forgetting.png",
+        "is it forgetting?",
+        lambda written: "doomed_q" in written["seeds"][0]["curve"][-1]["metrics"],
+        id="dqn",
+    ),
+    pytest.param(
+        policy_gradient_command.main,
+        "policy_gradient",
+        ["--method", "baseline", "--gradient-variance", "--steps", "6000", "--evaluate-every", "2000"],
+        {"num_steps": 6000, "method": "baseline", "num_critic_steps": 10},
+        "gradients.png",
+        "of reinforce's",
+        lambda written: written["gradient_variance"]["reinforce"]["variance"] > 0,
+        id="policy_gradient",
+    ),
+    pytest.param(
+        ppo_command.main,
+        "ppo",
+        ["--steps", "4096"],
+        {"num_steps": 4096},
+        "clip_objective.png",
+        "interquartile mean of ours",
+        lambda written: "clip_fraction" in written["seeds"][0]["curve"][-1]["metrics"],
+        id="ppo",
+    ),
+]
+
+
+@pytest.mark.parametrize(("main", "name", "typed", "settings", "picture", "words", "measured"), LESSONS)
+def test_it_trains_writes_saves_and_reloads(
+    main: Main,
+    name: str,
+    typed: list[str],
+    settings: dict[str, object],
+    picture: str,
+    words: str,
+    measured: Callable[[dict[str, Any]], bool],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ["--json", str(tmp_path / "run.json"), "--save", str(tmp_path / "run.pt"), "--out", str(tmp_path)]
+    main(["--seed", "2", "--seeds", "2", *typed, *SHORT, *files])
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["lesson"] == name
+    assert [run["seed"] for run in written["seeds"]] == [2, 3]
+    assert measured(written)
+    assert settings.items() <= written["settings"].items()
+    assert EVERYBODY | {picture} <= {file.name for file in tmp_path.iterdir()}
+    shown = capsys.readouterr().out
+    assert words in shown
+    assert "interquartile mean of ours" in shown
+    assert f"python -m classic.{name} --env CartPole-v1 --load {tmp_path / 'run.pt'}" in shown
+    main(
+        ["--seed", "2", "--load", str(tmp_path / "run.pt"), "--episodes", "10", "--json", str(tmp_path / "saved.json")]
+    )
+    best = written["seeds"][0]["best_return"]
+    assert f"{best:.6g}" in capsys.readouterr().out.splitlines()[-1]  # the same episodes, the same actions
+    returns = json.loads((tmp_path / "saved.json").read_text())["returns"]
+    assert sum(returns) / 10 == pytest.approx(best)
