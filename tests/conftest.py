@@ -19,7 +19,11 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 # importing torch here would cost seconds to tests that need none. Under pytest-xdist the workers share the cores.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(4, CORES // WORKERS))))
+THREADS = str(max(1, min(4, CORES // WORKERS)))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = THREADS  # the process that started the workers has set it, for itself alone
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", THREADS)
 
 
 class NetworkInTestError(RuntimeError):

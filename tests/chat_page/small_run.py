@@ -58,6 +58,8 @@ def with_turns(folder: Path) -> Path:
     small_run(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     config["data"]["prompts"] = "mine.jsonl"
+    # Short answers, so that a conversation of some turns is read whole whatever the models say
+    config.setdefault("ppo", {}).update(max_completion_length=4, max_prompt_length=56)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (folder / "sft" / "chat_template.jinja").write_text(TURNS, encoding="utf-8")
     return folder
