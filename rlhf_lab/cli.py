@@ -157,9 +157,8 @@ def chat(
     from rlhf_lab import chat as talk
 
     if web:
-        return talk.chat_in_browser(
-            run_folder, rater=rater or "rater", temperature=temperature, port=CHAT_PORT if port is None else port
-        )
+        whose, at = "rater" if rater is None else rater, CHAT_PORT if port is None else port
+        return talk.chat_in_browser(run_folder, rater=whose, temperature=temperature, port=at)
     given = [name for name, value in (("--rater", rater), ("--port", port)) if value is not None]
     if given:
         raise UserError(f"{' and '.join(given)} is for the chat in the browser; add --web")

@@ -177,12 +177,49 @@ def test_a_misspelt_judge_does_not_stay_in_the_config(run: Path) -> None:
     invoke("evaluate", str(run))
 
 
-@pytest.mark.parametrize(("name", "error"), [("too_few", UserError), ("broken", ZeroDivisionError)])
-def test_a_judge_that_fails_costs_no_other_judge_his_win_rates(run: Path, name: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("too_few", "returned 1 scores for 30 completions"),
+        ("broken", "evidence_judges:broken raised ZeroDivisionError"),
+    ],
+)
+def test_a_judge_that_fails_costs_no_other_judge_his_win_rates(run: Path, name: str, message: str) -> None:
     names = f"evaluation.reward_funcs=[evidence_judges:{name}, evidence_judges:longer]"
-    with pytest.raises(error, match="returned 1 scores for 30 completions" if name == "too_few" else None):
+    with pytest.raises(UserError, match=rf"{message}.*evaluation\.reward_funcs=\[\]"):
         invoke("evaluate", str(run), names)
     assert list(rates(run)) == ["gold", "reward model", "evidence_judges:longer"]
+
+
+def test_a_language_model_is_no_judge_and_costs_no_other_one(run: Path) -> None:
+    """With a head drawn at random it would say something."""
+    with pytest.raises(UserError, match=r"no score head.*evaluation\.reward_funcs=\[\]"):
+        invoke("evaluate", str(run), f"evaluation.reward_funcs=[{run / 'sft'}]")
+    assert list(rates(run)) == ["gold", "reward model"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [("no/such/folder", "no folder 'no/such/folder'"), ("collections:Counter", "Counter is a class")],
+)
+def test_a_judge_that_can_not_be_does_not_stay_in_the_config(run: Path, judge: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        invoke("evaluate", str(run), f"evaluation.reward_funcs=[{judge}]")
+    invoke("evaluate", str(run))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("reward", "ppo", "no policy 'reward'; it has"),
+        ("ppo/value_model", "sft", "no policy 'ppo/value_model'"),
+        ("./sft", "ppo", "no policy './sft'"),
+        ("sft", "sft", "names one policy twice"),
+    ],
+)
+def test_only_two_policies_can_be_compared(run: Path, first: str, second: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        invoke("evaluate", str(run), "--between", first, second)
 
 
 def test_later_policies_are_held_against_earlier_ones() -> None:

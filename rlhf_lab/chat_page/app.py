@@ -184,8 +184,11 @@ def create_app(
 
 
 def _checked(question: str) -> str:
-    """The question without the space around it. Raises RefusedError for an empty or far too long one."""
+    """The question without the space around it. Raises RefusedError for an empty or far too long one, and for half a
+    character, which no tokenizer reads."""
     text = question.strip()
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RefusedError(422, "The question holds half a character (a lone surrogate); type it again.")
     if not text:
         raise RefusedError(422, "Type a question first.")
     if len(text) > LONGEST:

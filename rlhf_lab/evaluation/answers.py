@@ -7,6 +7,7 @@ that changes, the weights among it, they are sampled anew. People rate these ver
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from rlhf_lab.training.records import read_json, write_text
 STREAM = 4  # of uniform numbers; the stages use others
 BLOCKS, BLOCK = 64, 1024  # of a weights file, evenly spaced: any training changes some, and reading them takes no time
 STAGES = ("base", "sft", "ppo")  # later ones last
+CHECKPOINT = re.compile(r"ppo/checkpoint-\d+")
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,16 @@ def answers_of(
 def policy_folder(run_folder: Path, name: str) -> Path:
     """The folder of a policy of the run. Raises UserError for a name that leads to none."""
     folder = run_folder / name
-    is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    if is_inside and (any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))):
+    if is_policy_name(name) and (any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))):
         return folder
     there = [stage for stage in STAGES if (run_folder / stage / "config.json").is_file()]
     there += sorted(f"ppo/{path.name}" for path in (run_folder / "ppo").glob("checkpoint-*"))
     raise UserError(f"{run_folder} has no policy {name!r}; it has {', '.join(there) or 'none yet: type rlhf-lab sft'}")
+
+
+def is_policy_name(name: str) -> bool:
+    """Whether a run can have a policy of this name; its reward model and critic are none."""
+    return name in STAGES or CHECKPOINT.fullmatch(name) is not None
 
 
 def order_of(name: str) -> tuple[int, float]:

@@ -7,6 +7,7 @@ All judge the same answers to the same held-out prompts (`evaluation/answers.py`
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,9 +16,18 @@ import torch
 from rlhf_lab.config import Experiment
 from rlhf_lab.data.assistant.gold import gold_of_prompt
 from rlhf_lab.errors import UserError
-from rlhf_lab.evaluation.answers import Asked, Written, answers_of, order_of, pick, prompt_ids_of, same_text
+from rlhf_lab.evaluation.answers import (
+    Asked,
+    Written,
+    answers_of,
+    is_policy_name,
+    order_of,
+    pick,
+    prompt_ids_of,
+    same_text,
+)
 from rlhf_lab.evaluation.win_rates import judged_by_scores, right_or_wrong, win_rate
-from rlhf_lab.evidence.named_rewards import named_rewards
+from rlhf_lab.evidence.named_rewards import named_reward
 from rlhf_lab.evidence.votes import Votes, position_of_votes, rates_by_votes, votes_of
 from rlhf_lab.models.language import load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
@@ -109,20 +119,23 @@ def judges_of(experiment: Experiment, asked: Asked) -> list[Judge]:
         rows = zip(prompt_ids, written.completion_ids, strict=True)
         return list(sequence_scores(model, [[*prompt, *completion] for prompt, completion in rows]).tolist())
 
-    def by(scorer: Scorer) -> Callable[[Written], Scores]:
+    def by(name: str) -> Callable[[Written], Scores]:
+        @cache
+        def scorer() -> Scorer:
+            return named_reward(name, tokenizer, torch.device("cpu"))
+
         def scores(written: Written) -> Scores:
             finished = Finished(
                 asked.prompts, prompt_ids, written.completion_ids, written.texts, written.stopped, asked.columns
             )
-            return [row[0] for row in score_all([scorer], finished).by_source]
+            return [row[0] for row in score_all([scorer()], finished).by_source]
 
         return scores
 
-    named = named_rewards(experiment.evaluation.reward_funcs, tokenizer, torch.device("cpu"))
     return [
         *([Judge("gold", "gold", by_gold)] if experiment.is_embedded else []),
         Judge("reward model", "reward_model", by_reward_model),
-        *(Judge(name, "reward_function", by(scorer)) for name, scorer in named),
+        *(Judge(name, "reward_function", by(name)) for name in experiment.evaluation.reward_funcs),
     ]
 
 
@@ -147,7 +160,7 @@ def _compared(
             judged = judged_by_scores(judge.scores(ours[1]), judge.scores(theirs[1]), asked.keys, longer, same)
         except Exception as error:
             say(f"evaluation  {judge.name} could not judge; the other judges' win rates are written")
-            broken.append(error)
+            broken.append(_told(judge.name, error))
             continue
         if judged.wins:
             rates.append({"judge": judge.name, "kind": judge.kind, **win_rate(judged, **settings)})
@@ -160,13 +173,23 @@ def _compared(
     return row, broken
 
 
+def _told(judge: str, error: Exception) -> UserError:
+    """What went wrong, and how to go on without this judge."""
+    words = str(error) if isinstance(error, UserError) else f"{judge} raised {type(error).__name__}: {error}"
+    told = UserError(f"{words}. To go on without it, leave it out: evaluation.reward_funcs=[]")
+    told.__cause__ = None if isinstance(error, UserError) else error
+    return told
+
+
 def _gold_parts(asked: Asked, written: Written) -> dict[str, Scores]:
     golds = [gold_of_prompt(str(prompt), text) for prompt, text in zip(asked.prompts, written.texts, strict=True)]
     return {part: [getattr(gold, part) for gold in golds] for part in PARTS}
 
 
 def _comparisons(path: Path) -> list[dict[str, Any]]:
-    return list(read_json(path)["comparisons"]) if path.is_file() else []
+    """The rows of before, less those of what is no policy."""
+    rows = read_json(path)["comparisons"] if path.is_file() else []
+    return [row for row in rows if is_policy_name(row["ours"]) and is_policy_name(row["theirs"])]
 
 
 def _votes(experiment: Experiment) -> Votes:

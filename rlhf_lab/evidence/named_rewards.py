@@ -15,26 +15,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.stages.scoring import Scorer, make_scorers
 
 
-def named_rewards(
-    names: Sequence[str], tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> list[tuple[str, Scorer]]:
-    """Each name with its scorer. Raises UserError for what is not there or can not score."""
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"evaluation.reward_funcs names {twice[0]!r} twice; name each once")
-    scorers = [make_scorers([_source(name)], [], tokenizer, device)[0] for name in names]
-    return list(zip(names, scorers, strict=True))
+def named_reward(name: str, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Scorer:
+    """The scorer of one name. Raises UserError for what is not there or can not score."""
+    return make_scorers([_source(name)], [], tokenizer, device)[0]
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise UserError for a function that is not there: before hours of training, not after."""
+    """Raise UserError for a function that is not there, a class, and a path that leads nowhere: before the run's
+    config takes note of it, and before hours of training."""
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise UserError(f"evaluation.reward_funcs names {twice[0]!r} twice; name each once")
     for name in names:
-        _source(name)
+        source = _source(name)
+        if isinstance(source, type):
+            raise UserError(
+                f"evaluation.reward_funcs: {name} is a class; make an object of it in its module, "
+                f"{source.__name__.lower()} = {source.__name__}(), and name that"
+            )
+        if isinstance(source, str) and not Path(source).is_dir() and not _is_cached(source):
+            raise UserError(
+                f"evaluation.reward_funcs: there is no folder {source!r}, and no model of that name on this machine; "
+                "give the folder of a reward model, or module:function"
+            )
+
+
+def _is_cached(name: str) -> bool:
+    """Whether a model id can be had: it lies in the hub's cache, or the hub may be asked for it."""
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return False
+    return not HF_HUB_OFFLINE or isinstance(found, str)
 
 
 def _source(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.outcomes import Outcome, Strength, strength_of_margin
-from rlhf_lab.rating.pairs import Pair, UnusableRowError, make_pair, read_rows
+from rlhf_lab.rating.pairs import IMPORT, Pair, UnusableRowError, make_pair, read_rows
 from rlhf_lab.rating.store import Store
 
 Said = tuple[Outcome, Strength | None]  # `left` means the pair's first completion
@@ -53,7 +53,7 @@ def import_votes(store: Store, path: str) -> Imported:
         raise UserError(
             f"{path} gives no vote: {dict(left_out)}. Needed on every row: prompt, chosen, rejected (TRL's format)"
         )
-    source = f"import {Path(path).name}"
+    source = f"{IMPORT}{Path(path).name}"
     new_pairs = store.add_pairs(replace(pair, source=source) for pair in pairs.values())
     name = f"{Path(path).stem[:40]}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
     added = total = 0

@@ -20,6 +20,7 @@ from rlhf_lab.data.prompts import Completion, Prompt, canonical_json, is_message
 from rlhf_lab.errors import UserError
 from rlhf_lab.rating.outcomes import Preferred
 
+IMPORT = "import "  # how the source of a pair begins that came with votes from a file
 CHAT = "chat of "  # how the source of a pair begins that somebody met while talking to the models
 
 

@@ -25,7 +25,7 @@ from rlhf_lab.errors import UserError
 from rlhf_lab.rating import assignment, schema
 from rlhf_lab.rating.assignment import Moment, Plan
 from rlhf_lab.rating.outcomes import COUNTED, Kind, Outcome, Strength, Vote
-from rlhf_lab.rating.pairs import CHAT, Pair, to_json
+from rlhf_lab.rating.pairs import CHAT, IMPORT, Pair, to_json
 
 
 class UnknownPresentationError(UserError):
@@ -160,7 +160,8 @@ class Store:
                 "INSERT INTO pair (id, prompt, first, second, source, gold, position, first_writer, second_writer)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
                 " SET source = excluded.source, gold = excluded.gold, position = excluded.position"
-                f" WHERE NOT ({assignment.OFFERED}) AND excluded.source NOT LIKE '{CHAT}%'",
+                f" WHERE NOT ({assignment.OFFERED}) AND excluded.source NOT LIKE '{CHAT}%'"
+                f" AND excluded.source NOT LIKE '{IMPORT}%'",  # a file of votes asks nobody to rate
                 values,
             )
             return db.total_changes - before

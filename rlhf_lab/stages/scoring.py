@@ -242,7 +242,7 @@ def _make_scorer(
                 "give a function, a model with num_labels=1, a folder or an id"
             )
         return FunctionScorer(getattr(source, "__name__", type(source).__name__), source)
-    model = load_scalar_model(source) if isinstance(source, str | Path) else source
+    model = load_scalar_model(source, fresh_head=False) if isinstance(source, str | Path) else source
     if model.config.num_labels != 1 or not hasattr(model, "score"):
         raise UserError(
             f"reward model {type(model).__name__} has {model.config.num_labels} labels; needed: a sequence "

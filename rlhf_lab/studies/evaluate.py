@@ -4,6 +4,7 @@ Win rates are measured again each time, since votes and judges come in after a r
 """
 
 from rlhf_lab.config import Experiment
+from rlhf_lab.errors import UserError
 from rlhf_lab.evaluation.answers import policy_folder
 from rlhf_lab.evidence.gold_against_proxy import add_overoptimization
 from rlhf_lab.evidence.judges import measure_win_rates
@@ -24,6 +25,8 @@ def evaluate(
     check_names(experiment.evaluation.reward_funcs)
     for name in between or ():
         policy_folder(experiment.run_folder, name)
+    if between and between[0] == between[1]:
+        raise UserError(f"--between {between[0]} {between[1]} names one policy twice; type --between sft ppo")
     if num_members:
         check_members(num_members)
     do("evaluation", experiment)

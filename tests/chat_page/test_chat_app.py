@@ -155,6 +155,7 @@ def test_the_seed_that_is_shown_gives_the_same_answers_again(page: Served) -> No
     ("change", "words"),
     [
         ({"question": " \n "}, "Type a question first."),
+        ({"question": "a\ud800"}, "half a character"),
         ({"question": "x" * (LONGEST + 1)}, f"at most {LONGEST} characters"),
         ({"question": 7}, "question is wrong"),
         ({"temperature": 0}, "temperature is wrong"),

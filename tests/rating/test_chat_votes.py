@@ -8,9 +8,11 @@ import pytest
 
 from rlhf_lab.rating.chat_votes import ComparedBeforeError, file_comparison
 from rlhf_lab.rating.findings import findings
+from rlhf_lab.rating.imported import import_votes
 from rlhf_lab.rating.pairs import CHAT, Pair, make_pair
 from rlhf_lab.rating.preference_rows import preference_rows
 from rlhf_lab.rating.store import Store
+from rlhf_lab.training.records import write_jsonl
 from tests.rating.desk import PLAIN, Clock, desk, vote_good
 
 MET = make_pair("asked in a chat", "by sft", "by ppo", source=f"{CHAT}run", writers=("sft", "ppo"))
@@ -90,6 +92,15 @@ def test_a_pair_from_a_chat_that_is_sampled_for_raters_later_is_given_out(tmp_pa
     assert shown is not None
     assert shown.prompt == MET.prompt
     assert store.pairs()[MET.id].writers == MET.writers
+
+
+def test_its_own_export_imported_again_shows_it_to_nobody(tmp_path: Path) -> None:
+    store = desk(tmp_path, 0)
+    file(store, store.rater("ann"))
+    write_jsonl(tmp_path / "votes.jsonl", preference_rows(store))
+    import_votes(store, str(tmp_path / "votes.jsonl"))
+    assert store.pairs()[MET.id].source == MET.source
+    assert store.next(store.rater("bob")) is None
 
 
 def test_pair_and_vote_come_together_or_not_at_all(tmp_path: Path) -> None:
