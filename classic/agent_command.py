@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
 from classic.agent_report import Runs, record
-from classic.command_line import lesson_parser, positive_whole
+from classic.command_line import file_to_write, lesson_parser, positive_whole
 from classic.environments import environment_options
 from classic.errors import LessonError
 from classic.records import table_text, write_json
@@ -42,7 +42,7 @@ def agent_parser(description: str, settings: type[Any], lesson: Lesson) -> argpa
     """The options of all lessons, those of lessons 3 to 5, and one for each field of the settings."""
     parser = lesson_parser(description, env="CartPole-v1")
     parser.add_argument("--stop-at", type=float, help="stop a seed at the first evaluation with this mean return")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the first seed's best policy")
+    parser.add_argument("--save", type=file_to_write, metavar="FILE", help="write the first seed's best policy")
     parser.add_argument("--load", type=Path, metavar="FILE", help="test this policy instead of training")
     parser.add_argument("--episodes", type=positive_whole, default=100, help="for --load (default 100)")
     parser.add_argument(

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from classic.answers import PROMPT, all_answers
-from classic.command_line import positive_whole
+from classic.command_line import file_to_write, folder_to_write, positive_whole, whole
 from classic.errors import LessonError
 from classic.kl_optimum import kl_optimum
 from classic.real_world import BETAS, SKETCHES, Frontier, Reached, frontier, reach
@@ -63,14 +63,14 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Lesson 6: real-world sketches, and RLHF with a known optimum.")
     names = [*SKETCHES, "sandbox"]
     parser.add_argument("--only", nargs="+", choices=names, help="some of the worlds (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="first seed (default 0)")
     parser.add_argument("--seeds", type=positive_whole, default=1, metavar="N", help="N seeds, one after the other")
     parser.add_argument("--steps", type=positive_whole, help="PPO updates in the sandbox (default 200)")
     parser.add_argument("--beta", type=float, nargs="+", help=f"KL weights in the sandbox (default {BETAS})")
     parser.add_argument("--flaw", type=float, help="what the reward model adds for a flattery (default 0.5)")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="show the PPO curves of this run of rlhf-lab")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write pictures here")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--out", type=folder_to_write, metavar="FOLDER", help="write pictures here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
