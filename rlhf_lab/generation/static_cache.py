@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import StaticCache
 
@@ -82,8 +83,8 @@ def _decoder_for(model: Any, shape: Shape) -> "Decoder":
 
 def _state_of(model: Any) -> tuple[Any, ...]:
     """What a captured graph has taken for granted: where the weights lie, and which adapters are on."""
-    layers = [module for module in model.modules() if hasattr(module, "active_adapters")]
-    adapters = tuple((tuple(layer.active_adapters), getattr(layer, "disable_adapters", False)) for layer in layers)
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    adapters = tuple((tuple(layer.active_adapters), layer.disable_adapters) for layer in layers)
     return tuple(parameter.data_ptr() for parameter in model.parameters()), adapters
 
 

@@ -184,6 +184,22 @@ def test_a_decoder_begins_anew_with_every_prompt() -> None:
             assert torch.equal(decoder.tokens, sample(model, plain, uniforms, stops=Stops()).ids)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "adapters"])
+def test_a_captured_graph_belongs_to_weights_where_they_lie_and_to_the_adapters_that_are_on(name: str) -> None:
+    """A graph reads memory by its address, and what Python decided while it was recorded stays decided."""
+    model = made(name)
+    state = static_cache._state_of(model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)  # as an optimizer does, in place
+    assert static_cache._state_of(model) == state
+    if name == "adapters":
+        with model.disable_adapter():
+            assert static_cache._state_of(model) != state
+        assert static_cache._state_of(model) == state
+    next(model.parameters()).data = next(model.parameters()).data.clone()
+    assert static_cache._state_of(model) != state
+
+
 def test_a_model_without_a_static_cache_is_refused_by_name() -> None:
     torch.manual_seed(0)
     kinds: list[Any] = [[["global", "local"], 1]]
