@@ -9,11 +9,12 @@ import errno
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import transformers
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from rlhf_lab.config import EMBEDDED, Experiment, SFTSection
@@ -36,6 +37,7 @@ from rlhf_lab.stages.ppo import PPOTrainer
 from rlhf_lab.stages.ppo_alarms import LIMITS
 from rlhf_lab.stages.reward import encode_pairs, fit_reward_model, reference_samples
 from rlhf_lab.stages.sft import ADAPTER, encode_demonstrations, fit_language_model
+from rlhf_lab.stages.token_cache import encoded_once, forget_tokens
 from rlhf_lab.training.checkpoint import checkpoints
 from rlhf_lab.training.model_card import write_model_card
 from rlhf_lab.training.records import is_finished, read_jsonl, record_stage, write_json, write_jsonl
@@ -95,6 +97,7 @@ def do(stage: str, experiment: Experiment) -> None:
         record_stage(folder, stage, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(), **facts})
         if stage in ON_TRL:
             remove_checkpoints(folder / stage)  # not before: what comes after training can be killed too
+            forget_tokens(folder / stage)
     process_state().wait_for_everyone()
     say(f"{stage}  finished after {seconds} s")
 
@@ -116,7 +119,7 @@ def sft(experiment: Experiment) -> dict[str, Any]:
     tokenizer = load_tokenizer(_tokenizer_name(experiment), chat_template=experiment.model.chat_template)
     config = {} if experiment.model.name_or_path == EMBEDDED else experiment.model.config
     model = load_causal_lm(name, tokenizer, config=config, init=init)
-    train, heldout = _encoded("sft", experiment, data, tokenizer, model)
+    train, heldout = _encoded("sft", experiment, data, tokenizer, model, folder)
     shares = experiment.model.share_base
     metrics = fit_language_model(
         model,
@@ -180,7 +183,7 @@ def train_reward_model(
         give_adapter(model, experiment.run_folder / "sft" / ADAPTER)
     else:
         model = load_scalar_model(sft_folder, tokenizer)
-    train, heldout = _encoded("reward", experiment, data, tokenizer, model)
+    train, heldout = _encoded("reward", experiment, data, tokenizer, model, folder)
     metrics = fit_reward_model(
         model,
         tokenizer,
@@ -366,16 +369,20 @@ def _encoded(
     data: experiment_data.StageData,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
+    folder: Path | None = None,
 ) -> tuple[Encoded, Encoded]:
-    """Training and held-out rows as tokens; says what became of rows that are too long."""
+    """Training and held-out rows as tokens, kept in `folder`; says what became of rows that are too long."""
     max_length = getattr(experiment, stage).max_length
     check_length(model, max_length, f"{stage}.max_length")
     encode = encode_demonstrations if stage == "sft" else encode_pairs
     told = experiment.data.long_prompts
-    train, heldout = (
-        encode(rows, tokenizer, max_length, long_prompts=told, context=context_of(model))
-        for rows in (data.train, data.heldout)
-    )
+    settings: dict[str, Any] = {"max_length": max_length, "long_prompts": told, "context": context_of(model)}
+
+    def encoded(rows: Dataset) -> Encoded:
+        tokenise = partial(encode, rows, tokenizer, **settings)
+        return encoded_once(folder, tokenise, rows, tokenizer, **settings) if folder else tokenise()
+
+    train, heldout = encoded(data.train), encoded(data.heldout)
     if line := long_line(long_facts((train, heldout), told), max_length):
         say(f"{stage}  {line}")
     return train, heldout

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from rlhf_lab import pipeline
 from rlhf_lab.cli import app
 from rlhf_lab.errors import UserError
+from rlhf_lab.stages.reward import encode_pairs
 
 ROOT = Path(__file__).parents[1]
 HH = ROOT.parent / "shared" / "data" / "hh_rlhf_harmless" / "test.jsonl"
@@ -109,7 +111,7 @@ def test_a_run_folder_that_was_moved_is_still_the_one_that_is_meant(
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"], "no other run folder was made"
 
 
-def test_checkpoints_outlive_training_until_the_stage_is_on_record(
+def test_checkpoints_and_tokens_outlive_training_until_the_stage_is_on_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [f"runs_dir={tmp_path}", "name=killed", *SMALL, "reward.save_steps=1"]
@@ -118,6 +120,13 @@ def test_checkpoints_outlive_training_until_the_stage_is_on_record(
     def killed(*args: object, **kwargs: object) -> None:
         raise InterruptedError("between training and the record")
 
+    tokenised = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        tokenised.append(len(args[0]))
+        return encode_pairs(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "encode_pairs", counted)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "evaluate_reward_model", killed)
         with pytest.raises(InterruptedError):
@@ -125,7 +134,9 @@ def test_checkpoints_outlive_training_until_the_stage_is_on_record(
     folder = tmp_path / "killed" / "reward"
     assert list(folder.glob("checkpoint-*")), "a second start has something to continue from"
     invoke("reward", *words)
+    assert len(tokenised) == 2, "training and held-out rows, each once"
     assert not list(folder.glob("checkpoint-*"))
+    assert not list(folder.glob("tokens"))
     assert (folder / "model.safetensors").is_file()
 
 

@@ -75,6 +75,13 @@ def test_b15_b16_what_two_processes_save_loads_with_plain_transformers(two: Path
             assert torch.equal(weight, trained[f"critic.{name}"])
 
 
+def test_one_process_tokenises_and_the_other_reads(two: Path) -> None:
+    assert [path.name for path in two.glob("tokenised-by-*")] == ["tokenised-by-0"]
+    made, read = (torch.load(two / f"tokens-{rank}.pt", weights_only=True) for rank in range(2))
+    assert made == read
+    assert len(made) == 2
+
+
 def test_b13_the_random_numbers_of_every_rank_are_resumed(two: Path) -> None:
     """Rewards are drawn from each process's own generator; after a resume they are the ones that come next."""
     straight, resumed = metrics_of(two / "noisy" / "straight"), metrics_of(two / "noisy" / "resumed")

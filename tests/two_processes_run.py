@@ -12,7 +12,11 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from rlhf_lab import PPOTrainer
-from tests.tiny_ppo import PROMPTS, all_weights, share_of_a, tiny_trainer
+from rlhf_lab.data.lengths import Encoded
+from rlhf_lab.stages.sft import encode_demonstrations
+from rlhf_lab.stages.token_cache import encoded_once
+from rlhf_lab.training.run import process_state
+from tests.tiny_ppo import PROMPTS, all_weights, share_of_a, tiny_tokenizer, tiny_trainer
 
 SETTINGS: dict[str, Any] = {
     "total_episodes": 24,
@@ -68,7 +72,20 @@ def run_resumed(folder: Path) -> None:
         torch.save(all_weights(trainer), folder / name / f"weights-{trainer.run.rank}.pt")
 
 
+def tokenise_once(folder: Path) -> None:
+    """Both processes ask for the same tokens; which of them made some is in the names of files."""
+    rows, tokenizer = Dataset.from_dict({"prompt": ["ab", "a"], "completion": ["c", "d"]}), tiny_tokenizer()
+
+    def encode() -> Encoded:
+        (folder / f"tokenised-by-{process_state().process_index}").touch()
+        return encode_demonstrations(rows, tokenizer, 16)
+
+    found = encoded_once(folder, encode, rows, tokenizer)
+    torch.save(found.rows.to_list(), folder / f"tokens-{process_state().process_index}.pt")
+
+
 if __name__ == "__main__":
     for each in KINDS:
         run(Path(sys.argv[1]) / each, each)
     run_resumed(Path(sys.argv[1]) / "noisy")
+    tokenise_once(Path(sys.argv[1]))

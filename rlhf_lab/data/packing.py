@@ -30,38 +30,59 @@ def packed(texts: Sequence[tuple[Tokens, Tokens]]) -> list[Row]:
     for number, (prompt, _) in enumerate(texts):
         groups.setdefault(prompt, []).append(number)
     lengths = [len(answer) for _, answer in texts]
-    longest = max(len(prompt) + max(lengths[number] for number in numbers) for prompt, numbers in groups.items())
-    widest = max(longest, *(_wanted(prompt, [lengths[n] for n in numbers]) for prompt, numbers in groups.items()))
+    sizes = [(len(prompt), [lengths[number] for number in numbers]) for prompt, numbers in groups.items()]
+    longest = max(prompt + max(answers) for prompt, answers in sizes)
+    widest = max(longest, *(_wanted(prompt, sum(answers)) for prompt, answers in sizes))
     widths = range(widest, longest - 1, -max(1, widest // TRIED))
-    return min((_filled(groups, lengths, width) for width in widths), key=lambda rows: _cells(rows, lengths))
+    best = min(widths, key=lambda width: _cells(_cuts(sizes, width)))
+    return _rows(groups, _cuts(sizes, best))
 
 
-def _cells(rows: Sequence[Row], lengths: Sequence[int]) -> int:
-    """Columns of the table that `rows` make, padding included."""
-    widths = (sum(len(piece.prompt) + sum(lengths[n] for n in piece.answers) for piece in row) for row in rows)
-    return len(rows) * max(widths)
+def _wanted(prompt: int, answers: int) -> int:
+    """The width at which a group of so many tokens would be cut, or its own."""
+    return min(prompt + answers, max(MOST_COLUMNS, COPIES * prompt))
 
 
-def _wanted(prompt: Tokens, lengths: Sequence[int]) -> int:
-    """The width at which a group would be cut, or its own."""
-    return min(len(prompt) + sum(lengths), max(MOST_COLUMNS, COPIES * len(prompt)))
+@dataclass(frozen=True)
+class _Cuts:
+    """Where rows end: only numbers, since many widths are tried and one is taken."""
+
+    at: list[tuple[int, int]]  # (group, answer) with which a new row begins, after the first
+    widest: int  # tokens of a row
 
 
-def _filled(groups: dict[Tokens, list[int]], lengths: Sequence[int], width: int) -> list[Row]:
-    rows: list[Row] = [[]]
-    used = 0
-    for prompt, numbers in groups.items():
-        whole = len(prompt) + sum(lengths[number] for number in numbers)
+def _cells(cuts: _Cuts) -> int:
+    """Columns of the table that the rows make, padding included."""
+    return (len(cuts.at) + 1) * cuts.widest
+
+
+def _cuts(sizes: Sequence[tuple[int, list[int]]], width: int) -> _Cuts:
+    """Fill rows of at most `width` in order; `sizes` are the tokens of each prompt and of its answers."""
+    at: list[tuple[int, int]] = []
+    used = widest = 0
+    for group, (prompt, answers) in enumerate(sizes):
         room = width - used
-        if whole > room and room < len(prompt) + max(len(prompt), lengths[numbers[0]]):  # a second copy costs more
-            rows.append([])
-            used = 0
-        rows[-1].append(Piece(prompt))
-        used += len(prompt)
-        for number in numbers:
-            if used + lengths[number] > width:
-                rows.append([Piece(prompt)])
-                used = len(prompt)
+        # Its last answers would need a second copy of the prompt, which costs more than the room that is left
+        if used and room < prompt + max(prompt, answers[0]) and room < prompt + sum(answers):
+            at.append((group, 0))
+            widest, used = max(widest, used), 0
+        used += prompt
+        for place, length in enumerate(answers):
+            if used + length > width:
+                at.append((group, place))
+                widest, used = max(widest, used), prompt
+            used += length
+    return _Cuts(at, max(widest, used))
+
+
+def _rows(groups: dict[Tokens, list[int]], cuts: _Cuts) -> list[Row]:
+    rows: list[Row] = [[]]
+    begins = set(cuts.at)
+    for group, (prompt, numbers) in enumerate(groups.items()):
+        for place, number in enumerate(numbers):
+            if (group, place) in begins:
+                rows.append([])
+            if place == 0 or (group, place) in begins:
+                rows[-1].append(Piece(prompt))
             rows[-1][-1].answers.append(number)
-            used += lengths[number]
-    return [row for row in rows if row]
+    return rows

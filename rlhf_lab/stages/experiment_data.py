@@ -48,9 +48,10 @@ def preference_data(experiment: Experiment) -> StageData:
 
 def comparison_data(rows: list[dict[str, Any]]) -> StageData:
     """The embedded default's comparisons, split as they were made."""
-    train, heldout = ([row for row in rows if row["split"] == split] for split in ("train", "heldout"))
-    facts = _facts(EMBEDDED, Dataset.from_list(train), Dataset.from_list(heldout), {"rater": "simulated"})
-    return StageData(Dataset.from_list(train), Dataset.from_list(heldout), facts)
+    train, heldout = (
+        Dataset.from_list([row for row in rows if row["split"] == split]) for split in ("train", "heldout")
+    )
+    return StageData(train, heldout, _facts(EMBEDDED, train, heldout, {"rater": "simulated"}))
 
 
 def prompt_data(experiment: Experiment) -> StageData:

@@ -20,6 +20,7 @@ from rlhf_lab.evaluation.disagreement import disagreement
 from rlhf_lab.evidence import judges as evidence
 from rlhf_lab.models.language import load_tokenizer
 from rlhf_lab.models.scalar import load_scalar_model, sequence_scores
+from rlhf_lab.stages.token_cache import forget_tokens
 from rlhf_lab.studies.reward_again import data_of_run, in_short, kept_entries, rests_on, trained_and_judged
 from rlhf_lab.training.records import read_json, write_json
 from rlhf_lab.training.run import process_state
@@ -46,6 +47,7 @@ def measure_ensemble(experiment: Experiment, *, num_members: int) -> None:
         _write(path, {"rests_on": basis, "members": others})
         if process_state().is_main_process:
             remove_checkpoints(_folder(experiment, seed))  # of no use now that the member is on record
+            forget_tokens(_folder(experiment, seed))
     if process_state().is_main_process:
         own = in_short(read_json(experiment.run_folder / "evaluation" / "reward_model.json"))
         members = [{"seed": experiment.seed, "seconds": None, **own}, *others]

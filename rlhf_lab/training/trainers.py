@@ -36,7 +36,8 @@ def shared_arguments(
         "per_device_train_batch_size": micro_batch_size,
         "per_device_eval_batch_size": micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
-        "max_length": section.max_length,
+        "max_length": None,  # rows have the right length when they come here; TRL would look at each again
+        "remove_unused_columns": False,  # there are none; transformers would look for them in every row of every batch
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
         "bf16": section.bf16,

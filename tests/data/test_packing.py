@@ -77,3 +77,12 @@ def test_the_collators_table_is_that_of_the_rows() -> None:
     used = batch["attention_mask"].sum(1)
     assert batch["input_ids"].shape[1] == int(used.max())
     assert int(used.min()) > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_row_is_empty_and_no_table_wider_than_its_widest_row_needs(seed: int) -> None:
+    texts = some_texts(1 + seed % 4, range(2, 30), range(1, 30), range(1, 20), seed=seed)
+    rows = packed(texts)
+    assert all(rows)
+    longest = max(len(prompt) + len(answer) for prompt, answer in texts)
+    assert longest <= max(widths(rows, texts)) <= max(MOST_COLUMNS, 4 * max(len(prompt) for prompt, _ in texts))
