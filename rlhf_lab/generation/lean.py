@@ -1,8 +1,9 @@
 """The lean engine: GPT-2 on a CPU without the cost of modules, masks and growing caches around every small step.
 
 A decode step of a small model takes transformers longer in Python than in arithmetic. Here keys and values lie in one
-block made beforehand, weights are read from the model itself, and a step is a dozen operations a layer. The contract is
-that of the eager engine: the same uniforms give the same tokens. Leaves out every other architecture, adapters, GPUs.
+block made beforehand, weights are read from the model itself, and a step is a dozen operations a layer; a prompt with
+many completions is read once. The contract is that of the eager engine: the same uniforms give the same tokens. Leaves
+out every other architecture, adapters, GPUs.
 """
 
 from typing import Any
@@ -18,6 +19,7 @@ from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, linear, norm, reading
 
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
+FEW_PROMPTS = 0.5  # different ones among the rows: each is read once, its keys and values copied to its rows
 
 
 def fits(model: Any) -> bool:
@@ -49,7 +51,7 @@ class LeanGPT2:
         return bias[:, None].expand(-1, self.heads, -1).reshape(-1, 1, self.seen.shape[1])
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these."""
+        """Go on with these rows only; one that is named several times goes on in copies."""
         self.seen, self.cache = self.seen[rows], self.cache[:, :, rows]
         self.bias = self._bias()
 
@@ -109,9 +111,7 @@ def generate_lean(
     (num_rows, width), num_tokens = prompt_ids.shape, uniforms.shape[1]
     tokens = torch.full((num_rows, num_tokens), pad_token_id)
     log_probs = torch.zeros(num_rows, num_tokens)
-    engine = LeanGPT2(model, F.pad(prompt_mask.bool(), (0, num_tokens), value=True))
-    positions = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
-    logits, position = engine.read(prompt_ids, positions), positions[:, -1] + 1
+    engine, logits, position = _after_prompts(model, prompt_ids, prompt_mask.bool(), num_tokens)
     rows = torch.arange(num_rows)  # rows in the engine, some of them finished already
     going = torch.ones(num_rows, dtype=torch.bool)
     for t in range(num_tokens):
@@ -127,3 +127,19 @@ def generate_lean(
             going = torch.ones(len(rows), dtype=torch.bool)
         logits, position = engine.read_next(drawn, position, width + t), position + 1
     return tokens, log_probs
+
+
+def _after_prompts(model: Any, ids: Tensor, mask: Tensor, num_tokens: int) -> tuple[LeanGPT2, Tensor, Tensor]:
+    """An engine that has read the prompts `ids` (B, P) and has room for `num_tokens` more; what it says after them
+    (B, V), and the position (B,) of the token that comes next."""
+    different, number = torch.unique(torch.cat([ids, mask], dim=1), dim=0, return_inverse=True)
+    is_shared = len(different) <= FEW_PROMPTS * len(ids)
+    if is_shared:
+        ids, mask = different[:, : ids.shape[1]], different[:, ids.shape[1] :].bool()
+    engine = LeanGPT2(model, F.pad(mask, (0, num_tokens), value=True))
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    logits, position = engine.read(ids, positions), positions[:, -1] + 1
+    if not is_shared:
+        return engine, logits, position
+    engine.keep(number)
+    return engine, logits[number], position[number]

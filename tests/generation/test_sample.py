@@ -346,3 +346,24 @@ def test_an_engine_that_does_not_fit_is_refused_and_auto_falls_back() -> None:
     biased.lm_head.bias = torch.nn.Parameter(torch.randn(VOCAB))
     assert not lean.fits(biased)
     sample(tiny_llama(), [[2], [3]], uniforms)
+
+
+def test_the_lean_engine_reads_a_prompt_with_many_completions_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them two that differ in nothing but where their padding ends."""
+    read: list[int] = []
+
+    def counted(self: LeanGPT2, ids: Tensor, positions: Tensor) -> Tensor:
+        read.append(len(ids))
+        return plain(self, ids, positions)
+
+    plain = LeanGPT2.read
+    monkeypatch.setattr(LeanGPT2, "read", counted)
+    model, prompts = tiny_gpt2(), [[5, 6], [PAD, 5, 6], [7, 8, 9], [5, 6, 7]] * 5
+    uniforms = draw_uniforms(20, 12, seed=3, stream=0)
+    found = sample(model, prompts, uniforms, engine="lean")
+    assert read == [4]
+    expected = sample(model, prompts, uniforms, engine="eager")
+    assert torch.equal(found.ids, expected.ids)
+    assert torch.allclose(found.log_probs, expected.log_probs, atol=1e-5)
+    sample(model, prompts[:4] + some_prompts(4), uniforms[:8], engine="lean")
+    assert read == [4, 8], "copying costs more than reading a few twice"
