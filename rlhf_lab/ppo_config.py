@@ -133,6 +133,9 @@ class PPOConfig(Section):
     )
     bf16: bool = False
     gradient_checkpointing: bool = False
+    torch_compile: bool = Field(
+        False, description="compile what policy, critic and reference do with a rollout; generation is as it was"
+    )
     generation_engine: Literal["auto", "eager", "lean", "static"] = Field(
         "auto", description="eager: any model; lean: GPT-2 on a CPU; static: CUDA graphs; auto: the fastest that fits"
     )

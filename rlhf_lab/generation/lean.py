@@ -24,7 +24,7 @@ FEW_PROMPTS = 0.5  # different ones among the rows: each is read once, its keys 
 
 def fits(model: Any) -> bool:
     """Whether `model` is a plain GPT-2 in fp32 on a CPU, without adapters or rare attention settings."""
-    return isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model)
+    return isinstance(model, GPT2LMHeadModel) and lean_gpt2.fits(model, compiled=True)
 
 
 class LeanGPT2:

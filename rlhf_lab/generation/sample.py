@@ -15,6 +15,7 @@ from rlhf_lab.errors import UserError
 from rlhf_lab.generation import lean, static_cache
 from rlhf_lab.generation.eager import generate_eagerly
 from rlhf_lab.generation.stops import Stops
+from rlhf_lab.models.compiled import uncompiled
 from rlhf_lab.models.language import context_of
 
 
@@ -69,19 +70,13 @@ def sample_completions(
     log_probs = torch.zeros(uniforms.shape)
     was_training = model.training
     model.eval()  # also switches gradient checkpointing off, which would switch the cache off
+    settings = {"temperature": temperature, "stops": stops, "pad_token_id": pad_token_id}
     try:
         for rows in length_buckets([len(prompt) for prompt in prompts], batch_size):
             ids, mask = pad_left([prompts[row] for row in rows], pad_token_id)
-            drawn, drawn_log_probs = generate(
-                model,
-                ids.to(device),
-                mask.to(device),
-                uniforms[rows].to(device),
-                temperature=temperature,
-                stops=stops,
-                pad_token_id=pad_token_id,
-            )
-            tokens[rows], log_probs[rows] = drawn.cpu(), drawn_log_probs.cpu()
+            with uncompiled(model):
+                drawn, said = generate(model, ids.to(device), mask.to(device), uniforms[rows].to(device), **settings)
+            tokens[rows], log_probs[rows] = drawn.cpu(), said.cpu()
     finally:
         model.train(was_training)
     return mask_completions(tokens.to(device), stops, log_probs.to(device))

@@ -20,11 +20,12 @@ Attend = Callable[
 ]  # queries, keys, values (B, heads, L, D / heads) to (B, heads, L, ..)
 
 
-def fits(model: Any, *, replaced_forward: bool = False) -> bool:
+def fits(model: Any, *, replaced_forward: bool = False, compiled: bool = False) -> bool:
     """Whether `model` is a plain GPT-2, with a language or a score head, in fp32 on a CPU: no adapters, hooks, replaced
     forwards, dropout, checkpointing or rare attention settings.
 
-    `replaced_forward` lets the model's own forward (not its modules') be another one that gives the same numbers.
+    `replaced_forward` lets the model's own forward (not its modules') be another one that gives the same numbers,
+    `compiled` its trunk's.
     """
     if type(model) not in (GPT2LMHeadModel, GPT2ForSequenceClassification):
         return False
@@ -35,6 +36,7 @@ def fits(model: Any, *, replaced_forward: bool = False) -> bool:
         and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not (trunk.gradient_checkpointing and trunk.training)
+        and (compiled or trunk._compiled_call_impl is None)
         and len(trunk.h) > 0
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation.stops import Stops, stops_of
 from rlhf_lab.models.adapters import REFERENCE, AdapterScalar, add_reference_adapter, check_adapters, using_adapter
+from rlhf_lab.models.compiled import compile_trunks
 from rlhf_lab.models.language import (
     context_of,
     disable_dropout,
@@ -128,6 +129,8 @@ def load_models(
     # weights want that mode all the same.
     for trained in (policy, critic):
         trained.train(args.gradient_checkpointing or _is_quantized(policy))
+    if args.torch_compile:
+        _compile(policy, critic, frozen)
     return tokenizer, Models(policy, critic, frozen, sources)
 
 
@@ -203,6 +206,15 @@ def _is_quantized(model: Any) -> bool:
 def _put(model: Any, device: torch.device) -> None:
     if not _is_quantized(model):  # bitsandbytes places its weights itself
         model.to(device)
+
+
+def _compile(policy: Any, critic: Any, frozen: Any) -> None:
+    if isinstance(critic, AdapterScalar):
+        raise UserError(
+            "torch_compile would compile the shared base anew for every change of adapters; type torch_compile=false, "
+            "or model.share_base=false"
+        )
+    compile_trunks(model for model in (policy, critic, frozen) if isinstance(model, PreTrainedModel | PeftModel))
 
 
 def _switch_checkpointing_on(policy: Any, critic: Any) -> None:

@@ -322,6 +322,11 @@ def test_share_base_with_gradient_checkpointing_is_refused(adapters: dict[str, P
         shared_trainer(tmp_path / "run", adapters, gradient_checkpointing=True)
 
 
+def test_share_base_with_torch_compile_is_refused(adapters: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"type torch_compile=false, or model.share_base=false"):
+        shared_trainer(tmp_path / "run", adapters, torch_compile=True)
+
+
 def test_a_policy_without_trained_weights_is_refused(adapters: dict[str, Path], tmp_path: Path) -> None:
     policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(adapters["base"]), adapters["policy"])
     with pytest.raises(UserError, match=r"no weights that are trained; load its adapter with .*is_trainable=True"):
