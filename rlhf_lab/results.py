@@ -46,6 +46,11 @@ def print_frontier(path: Path) -> None:
         gain = _interval(area["mean_gain"]) if area["mean_gain"] else "-"
         table.add_row(method, _interval(area), gain, f"{area['max_kl']:.2f} nats")
     console.print(table)
+    if not found["areas"]["max_kl"] > 0:
+        console.print(
+            "no area: one of the methods stayed at the SFT model, so there is no KL that all reach; sweep more "
+            "episodes (frontier.total_episodes) or smaller weights (frontier.kl_coefs)"
+        )
     for line in equal_kl_lines(found):
         console.print(line)
     if judge == "score":

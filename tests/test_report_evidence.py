@@ -125,6 +125,14 @@ def test_every_judge_has_its_row(run: Path) -> None:
     assert "McNemar’s test Helpful 300 202 10 p < 0.001" in text
 
 
+def test_win_rates_stand_in_one_place(run: Path) -> None:
+    """policy.json has those by gold and by reward model too: shown where no table of all judges is."""
+    caption = "Prompts on which PPO beats SFT"
+    assert caption not in words(run)
+    (run / "evaluation" / "win_rates.json").unlink()
+    assert caption in words(run)
+
+
 def test_names_of_judges_are_text(run: Path) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     assert "<b>mine</b>" not in page

@@ -10,7 +10,7 @@ from typing import Any
 
 from .charts import Interval, interval_strip
 from .missing import missing
-from .run_data import RunData
+from .run_data import RunData, read_object
 from .text import DASH, count, decimals, entry, escaped, finite, number, percent_interval
 
 GOLD_PARTS = ("helpful", "harmless", "honest")
@@ -61,8 +61,10 @@ def win_rate(data: RunData, judge: str) -> Estimate | None:
 
 def comparison(data: RunData) -> str:
     """The section that sets PPO against SFT."""
-    there = missing(data, "The evaluation", "evaluate") if data.policy is None else policy_table(data) + win_table(data)
-    return f'<section id="comparison"><h2>SFT against PPO</h2>{there}</section>'
+    there = missing(data, "The evaluation", "evaluate") if data.policy is None else policy_table(data)
+    has_judges = read_object(data.folder / "evaluation" / "win_rates.json", []) is not None
+    more = "" if has_judges else win_table(data)  # the section on evidence has these and all other judges
+    return f'<section id="comparison"><h2>SFT against PPO</h2>{there}{more}</section>'
 
 
 def policy_table(data: RunData) -> str:
