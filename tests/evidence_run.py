@@ -4,16 +4,15 @@ SFT and PPO are two random models of bytes, so both write nonsense, and differen
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.data.assistant.world import Question, heldout_questions, training_questions
 from rlhf_lab.training.records import record_stage, write_json, write_jsonl
 from rlhf_lab.training.run_folder import open_run_folder
+from tests.byte_tokenizer import byte_tokenizer
 
 EOS, PAD, VOCAB = 0, 1, 258
 SIZES = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 96, "vocab_size": VOCAB, "initializer_range": 0.3}
@@ -30,14 +29,6 @@ SETTINGS = [
     "evaluation.num_prompts=30",
     "evaluation.num_bootstrap=60",
 ]
-
-
-def byte_tokenizer() -> Any:
-    tokens = ["</s>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
 
 
 def save_policy(folder: Path, seed: int) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
 )
 from typer.testing import CliRunner
 
@@ -25,7 +23,9 @@ from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.data.assistant.world import heldout_questions, training_questions
 from rlhf_lab.errors import UserError
 from rlhf_lab.functional import best_of_n_kl
+from rlhf_lab.results import print_frontier
 from rlhf_lab.studies import sweep, sweep_trl
+from tests.byte_tokenizer import byte_tokenizer
 
 EOS, PAD = 0, 1
 SIZES = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 80, "vocab_size": 258, "initializer_range": 0.3}
@@ -50,14 +50,6 @@ SMALL = [
     "frontier.best_of=[2, 4]",
     "frontier.best_of_samples=4",
 ]
-
-
-def byte_tokenizer() -> Any:
-    tokens = ["</s>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
 
 
 def pair(prompt: str, split: str) -> dict[str, str]:
@@ -152,6 +144,17 @@ def test_a_finished_sweep_trains_nothing_again(swept: tuple[Path, str], monkeypa
     assert [path.stat().st_mtime_ns for path in files] == before
     assert best.stat().st_mtime_ns == sampled
     assert (folder / "evaluation" / "frontier.json").read_text() == summary
+
+
+def test_areas_of_nothing_are_explained(
+    swept: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads((swept[0] / "evaluation" / "frontier.json").read_text())
+    assert "no area" not in swept[1]
+    found["areas"]["max_kl"] = 0.0
+    (tmp_path / "frontier.json").write_text(json.dumps(found))
+    print_frontier(tmp_path / "frontier.json")
+    assert "no area: one of the methods stayed at the SFT model" in capsys.readouterr().out
 
 
 def test_a_killed_sweep_goes_on_where_it_was(

@@ -12,6 +12,7 @@ import random
 import secrets
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,25 +132,7 @@ def create_app(
         talk = talks[entrance.rater(request)]
         with changing:
             before = _conversation(talk, body.after, has_turns=run.has_turns)
-        asked = run.ask(_checked(body.question), before)
-        seed = secrets.randbelow(LARGEST_SEED) if body.seed is None else body.seed
-        written = models.answers(asked, temperature=body.temperature, seed=seed)
-        answers = [Answer(secrets.token_urlsafe(9), one.stage, one.text, one.measures) for one in written]
-        if body.blind:
-            random.SystemRandom().shuffle(answers)
-        question = Question(
-            id=secrets.token_urlsafe(9),
-            text=body.question.strip(),
-            asked=asked,
-            after=body.after,
-            answers=answers,
-            temperature=body.temperature,
-            seed=seed,
-            shown_at=store.clock(),
-            source=f"{CHAT}{run.folder.name}",
-            blind=body.blind,
-            named=not body.blind,
-        )
+        question = _answered(models, body, before, store.clock)
         with changing:
             talk.add(question)
             return JSONResponse(as_seen(talk, question))
@@ -181,6 +164,30 @@ def create_app(
             return JSONResponse({"undone": undone, "question": as_seen(talk, question)})
 
     return Guard(app, allowed_hosts=allowed_hosts, command=COMMAND, max_body=MAX_BODY)
+
+
+def _answered(models: Models, body: AskBody, before: list[dict[str, str]], clock: Callable[[], float]) -> Question:
+    """The question with every model's answer, in an order that tells nothing where names are hidden."""
+    run = models.models
+    asked = run.ask(_checked(body.question), before)
+    seed = secrets.randbelow(LARGEST_SEED) if body.seed is None else body.seed
+    written = models.answers(asked, temperature=body.temperature, seed=seed)
+    answers = [Answer(secrets.token_urlsafe(9), one.stage, one.text, one.measures) for one in written]
+    if body.blind:
+        random.SystemRandom().shuffle(answers)
+    return Question(
+        id=secrets.token_urlsafe(9),
+        text=body.question.strip(),
+        asked=asked,
+        after=body.after,
+        answers=answers,
+        temperature=body.temperature,
+        seed=seed,
+        shown_at=clock(),
+        source=f"{CHAT}{run.folder.name}",
+        blind=body.blind,
+        named=not body.blind,
+    )
 
 
 def _checked(question: str) -> str:

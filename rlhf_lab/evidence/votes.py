@@ -5,7 +5,7 @@ votes along, and a policy trained anew writes other answers.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,12 +67,8 @@ def rates_by_votes(
         pair = found.pairs[vote.pair]
         if vote.purpose != "main" or not pair.writers or set(pair.writers) != {ours[0], theirs[0]}:
             continue
-        if prompt_key(pair.prompt) not in keys:
-            left_out[vote.kind]["on prompts that these policies are not evaluated on"] += 1
-        elif answers.get(pair_key(pair.prompt, (shown_text(pair.first), shown_text(pair.second)))) != _texts(pair):
-            left_out[vote.kind]["on answers that these policies do not give"] += 1
-        elif vote.outcome not in COUNTED:
-            left_out[vote.kind][f"{vote.outcome}: no judgement"] += 1
+        if why := _why_not_counted(vote, pair, keys, answers):
+            left_out[vote.kind][why] += 1
         else:
             judged[vote.kind].add(*_judgement(vote, pair, ours[0]))
     settings = {"num_resamples": num_resamples, "seed": seed}
@@ -96,6 +92,17 @@ def position_of_votes(votes: Sequence[Vote]) -> dict[str, Any]:
             p_value = sign_test(left, len(sides) - left)
             found[kind] = {"left": left, "num_votes": len(sides), "p_value": p_value}
     return found
+
+
+def _why_not_counted(
+    vote: Vote, pair: Pair, prompts: Collection[str], answers: Mapping[str, dict[str, str]]
+) -> str | None:
+    """None for a vote that counts."""
+    if prompt_key(pair.prompt) not in prompts:
+        return "on prompts that these policies are not evaluated on"
+    if answers.get(pair_key(pair.prompt, (shown_text(pair.first), shown_text(pair.second)))) != _texts(pair):
+        return "on answers that these policies do not give"
+    return None if vote.outcome in COUNTED else f"{vote.outcome}: no judgement"
 
 
 def _entry(

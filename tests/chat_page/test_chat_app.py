@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -15,24 +14,12 @@ from typing import Any
 import pytest
 
 from rlhf_lab.chat_page import answers
-from tests.chat_page.small_run import ask, ballot, chat_served, loaded, post, small_run
+from tests.chat_page.small_run import ask, ballot, chat_served, post
 from tests.rating.desk import Served, request, sign_in
 
 pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
 pytest.importorskip("uvicorn", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
 from rlhf_lab.chat_page.app import LONGEST, MAX_BODY
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return loaded(small_run(tmp_path_factory.mktemp("runs") / "secretly_named"))
-
-
-@pytest.fixture
-def page(tmp_path: Path, parts: Any) -> Iterator[Served]:
-    with chat_served(tmp_path, parts) as running:
-        yield running
-
 
 # --- who gets in --------------------------------------------------------------------------------------------------
 

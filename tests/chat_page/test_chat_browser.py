@@ -13,7 +13,7 @@ import pytest
 
 from rlhf_lab.rating.preference_rows import preference_rows
 from tests.browser import Look, needs_browser, open_browser
-from tests.chat_page.small_run import chat_served, loaded, small_run, with_turns
+from tests.chat_page.small_run import chat_served, loaded, with_turns
 from tests.rating.desk import Served
 
 pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
@@ -35,17 +35,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver = open_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return loaded(small_run(tmp_path_factory.mktemp("runs") / "tiny"))
-
-
-@pytest.fixture
-def page(tmp_path: Path, parts: Any) -> Iterator[Served]:
-    with chat_served(tmp_path, parts) as running:
-        yield running
 
 
 def until(browser: Any, condition: Callable[[Any], Any]) -> Any:
@@ -286,7 +275,7 @@ def test_markup_and_ten_kilobytes_are_shown_as_text(browser: Any, page: Served) 
     assert "the models read the last 40" in article.find_element(By.CLASS_NAME, "note").text
     assert not article.find_element(By.CSS_SELECTOR, '[data-outcome="tie"]').is_enabled()
     assert "would not be fair" in article.text
-    assert browser.title == "Chat with tiny"
+    assert browser.title == "Chat with secretly_named"
     assert all_of(browser, "main script, main img, main b") == []
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 

@@ -1,7 +1,6 @@
 """Comparisons filed on the chat page: counted once, taken back, refused where they would not be blind."""
 
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,11 @@ import torch
 from rlhf_lab.chat_page import answers
 from rlhf_lab.rating.findings import findings
 from rlhf_lab.rating.preference_rows import preference_rows
-from tests.chat_page.small_run import ask, ballot, chat_served, loaded, post, small_run, with_turns
+from tests.chat_page.small_run import ask, ballot, chat_served, loaded, post, with_turns
 from tests.rating.desk import Served, sign_in
 
 pytest.importorskip("fastapi", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
 pytest.importorskip("uvicorn", reason='the page needs the extra: pip install "rlhf-lab[rate]"')
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return loaded(small_run(tmp_path_factory.mktemp("runs") / "secretly_named"))
-
-
-@pytest.fixture
-def page(tmp_path: Path, parts: Any) -> Iterator[Served]:
-    with chat_served(tmp_path, parts) as running:
-        yield running
 
 
 def test_a_vote_goes_to_the_runs_votes_with_both_writers(page: Served) -> None:

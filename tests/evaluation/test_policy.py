@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from rlhf_lab.config import EvaluationSection
 from rlhf_lab.data.assistant.world import heldout_questions
 from rlhf_lab.data.prompts import encode_prompt
 from rlhf_lab.evaluation.policy import answer, evaluate_policies, gold_means, repetition, sequence_log_probs, wins
 from rlhf_lab.ppo_config import PPOConfig
+from tests.byte_tokenizer import byte_tokenizer
 
 EOS, PAD, VOCAB = 0, 1, 258
 
@@ -73,14 +73,6 @@ def test_gold_means_by_hand() -> None:
 
 SIZES = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 80, "vocab_size": VOCAB, "initializer_range": 0.3}
 IDS = {"eos_token_id": EOS, "bos_token_id": EOS, "pad_token_id": PAD}
-
-
-def byte_tokenizer() -> Any:
-    tokens = ["</s>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
 
 
 def policy(seed: int) -> Any:
