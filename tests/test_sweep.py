@@ -146,15 +146,15 @@ def test_a_finished_sweep_trains_nothing_again(swept: tuple[Path, str], monkeypa
     assert (folder / "evaluation" / "frontier.json").read_text() == summary
 
 
+@pytest.mark.parametrize(("max_kl", "is_told"), [(0.0, True), (0.5, False)])
 def test_areas_of_nothing_are_explained(
-    swept: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    swept: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], max_kl: float, is_told: bool
 ) -> None:
     found = json.loads((swept[0] / "evaluation" / "frontier.json").read_text())
-    assert "no area" not in swept[1]
-    found["areas"]["max_kl"] = 0.0
+    found["areas"]["max_kl"] = max_kl
     (tmp_path / "frontier.json").write_text(json.dumps(found))
     print_frontier(tmp_path / "frontier.json")
-    assert "no area: one of the methods stayed at the SFT model" in capsys.readouterr().out
+    assert ("no area: one of the methods stayed at the SFT model" in capsys.readouterr().out) is is_told
 
 
 def test_a_killed_sweep_goes_on_where_it_was(

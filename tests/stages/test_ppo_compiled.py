@@ -1,4 +1,4 @@
-"""`torch_compile`: the same training through compiled trunks, generation as it was, a clear word where it can not be."""
+"""`torch_compile`: the same training through compiled trunks, generation as it was, a clear word where it fails."""
 
 from pathlib import Path
 from typing import Any
