@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--baseline", metavar="DIR", help="folder that holds trl 1.12.0")
     parser.add_argument("--stops", action="store_true", help="a policy that ends its completions by EOS")
+    parser.add_argument("--micro", type=int, help="rows that ours takes at once (default: the preset's); TRL takes all")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
@@ -109,6 +110,7 @@ def in_own_process(args: argparse.Namespace, side: str, folder: str) -> dict[str
     first = [str(Path(args.baseline).resolve())] if side == "trl" else []
     command = [sys.executable, __file__, "--worker", side, "--folder", folder, "--preset", args.preset]
     command += ["--updates", str(args.updates), *(["--stops"] if args.stops else [])]
+    command += ["--micro", str(args.micro)] if args.micro else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, *paths]), "HF_HUB_OFFLINE": "1"}
     if args.preset != "cpu":
         environment["ACCELERATE_MIXED_PRECISION"] = "bf16"
@@ -133,7 +135,7 @@ def run_ours(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         total_episodes=size["batch"] * (args.updates + 1),
         rollout_batch_size=size["batch"],
         minibatch_size=size["batch"],
-        micro_batch_size=size["micro"],
+        micro_batch_size=args.micro or size["micro"],
         num_ppo_epochs=EPOCHS,
         max_prompt_length=size["prompt"],
         max_completion_length=size["new"],
