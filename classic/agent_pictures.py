@@ -5,9 +5,12 @@ Left out: what only one lesson draws, such as the clipped objective or the forge
     python -m classic.ppo --out runs/ppo
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from classic.agent_report import Runs
 from classic.curves import Curve, draw_curves
@@ -29,10 +32,23 @@ def write_agent_pictures(folder: Path, runs: Runs[Any], options: dict[str, Any])
 
 
 def curve_of(runs: Sequence[Sequence[Point]], metric: str | None = None) -> Curve:
-    """One curve a seed, of the mean return or of a metric. Runs may have stopped early: a curve stays at its height."""
-    longest = max(runs, key=len)
-    heights = [[point.metrics[metric] if metric else point.mean_return for point in points] for points in runs]
-    return Curve([point.step for point in longest], [row + [row[-1]] * (len(longest) - len(row)) for row in heights])
+    """One curve a seed, of the mean return or of a metric, at all the steps at which any seed was evaluated.
+
+    Where batches are whole episodes, every seed is evaluated at steps of its own. Between two evaluations a seed's
+    curve is a straight line; before its first and after its last it is NaN, so that no mean over seeds is made of what
+    was never measured. Points that do not have the metric are left out.
+    """
+    measured = [_measured(points, metric) for points in runs]
+    steps = sorted({step for row in measured for step in row})
+    rows = [np.interp(steps, list(row), list(row.values()), left=math.nan, right=math.nan) for row in measured if row]
+    return Curve(steps, [row.tolist() for row in rows])
+
+
+def _measured(points: Sequence[Point], metric: str | None) -> dict[int, float]:
+    """Step to value."""
+    if metric is None:
+        return {point.step: point.mean_return for point in points}
+    return {point.step: point.metrics[metric] for point in points if metric in point.metrics}
 
 
 def write_agent_replay(folder: Path, env_id: str, policy: Policy, seed: int, options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Left out: replays of an agent (`classic.replays`) and plots that answer to a sli
     python -m classic.q_learning --seeds 5 --out runs/q_learning
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,15 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True)
 class Curve:
-    """One number over training, for each seed at the same steps."""
+    """One number over training, for each seed at the same steps; NaN where a seed says nothing."""
 
     steps: Sequence[float]  # (E,)
     values: Sequence[Sequence[float]]  # (seeds, E)
+
+    def middle(self) -> list[float]:
+        """(E,) interquartile mean over seeds; NaN unless every seed has a value there."""
+        columns = np.asarray(self.values, dtype=np.float64).T
+        return [math.nan if np.isnan(column).any() else interquartile_mean(column) for column in columns]
 
 
 def draw_curves(
@@ -37,6 +43,8 @@ def draw_curves(
 ) -> None:
     """Each curve as its interquartile mean over seeds, with all seeds behind it; exact limits as dashed lines.
 
+    The mean is drawn where every seed has a value; the line of a seed goes as far as the seed went.
+
     Args:
         path: the PNG file; its folder is made.
         curves: name in the legend to curve.
@@ -48,11 +56,10 @@ def draw_curves(
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for index, (name, curve) in enumerate(curves.items()):
         colour = f"C{index}"
-        values = np.asarray(curve.values, dtype=np.float64)
-        for row in values if len(values) > 1 else ():
-            axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8)
-        middle = [interquartile_mean(column) for column in values.T]
-        axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name)
+        for row in curve.values if len(curve.values) > 1 else ():
+            axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8, marker=_marker(row))
+        middle = curve.middle()
+        axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name, marker=_marker(middle))
     for index, (name, height) in enumerate((limits or {}).items()):
         axes.axhline(height, color="black", linestyle=("--", ":", "-.")[index % 3], linewidth=1, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -62,3 +69,8 @@ def draw_curves(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
+
+
+def _marker(row: Sequence[float]) -> str | None:
+    """A single point is no line, and would not be seen."""
+    return "o" if np.isfinite(row).sum() == 1 else None

@@ -10,6 +10,7 @@ from torch import nn
 
 from classic.agent_pictures import curve_of
 from classic.agent_report import Runs, race_text, record, report
+from classic.curves import Curve
 from classic.ppo import Settings
 from classic.training_runs import Point, Result, evaluation_seed, first_at, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
@@ -186,7 +187,34 @@ def test_the_record_keeps_every_curve() -> None:
     assert written["last_return"]["interquartile_mean"] == 390
 
 
-def test_a_run_that_stopped_early_stays_at_its_height() -> None:
-    curve = curve_of([OURS[0].points, OURS[0].points[:1]])
+# --- curves over seeds -----------------------------------------------------------------------------------------------
+
+
+def straight(*steps: int) -> list[Point]:
+    """A run whose mean return is a hundredth of its steps, evaluated at these."""
+    return [Point(step, 1.0, step / 100, {"entropy": step / 1000}, 1.0) for step in steps]
+
+
+def test_seeds_with_steps_of_their_own_are_averaged_at_the_same_steps() -> None:
+    """Runs on one straight line, whatever the steps at which they were looked at: so is their mean."""
+    curve = curve_of([straight(1000, 2100, 3300), straight(900, 2500, 2700, 4000), straight(1000, 3500)])
+    assert curve.steps == [900, 1000, 2100, 2500, 2700, 3300, 3500, 4000]
+    middle = dict(zip(curve.steps, curve.middle(), strict=True))
+    assert {step: height for step, height in middle.items() if 1000 <= step <= 3300} == pytest.approx(
+        {step: step / 100 for step in (1000, 2100, 2500, 2700, 3300)}
+    )
+
+
+def test_no_mean_is_made_where_a_seed_was_not_measured() -> None:
+    curve = curve_of([OURS[0].points, OURS[0].points[:1]])  # the second one stopped early
     assert curve.steps == [1000, 2000]
-    assert curve.values == [[100.0, 480.0], [100.0, 100.0]]
+    assert curve.values == [pytest.approx([100.0, 480.0]), pytest.approx([100.0, np.nan], nan_ok=True)]
+    assert curve.middle() == pytest.approx([100.0, np.nan], nan_ok=True)
+
+
+def test_curves_of_a_metric_leave_out_what_has_none() -> None:
+    """DQN's first points come from the warm-up, REINFORCE has no critic whose figures could be drawn."""
+    curve = curve_of([[point(500, 1.0, 20.0), *straight(1000, 3000)], straight(1000, 2000, 3000)], "entropy")
+    assert curve.steps == [1000, 2000, 3000]
+    assert curve.middle() == pytest.approx([1.0, 2.0, 3.0])
+    assert curve_of([OURS[0].points], "entropy") == Curve([], [])
