@@ -110,7 +110,7 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
     budgets = sb3_budgets(lesson, args)
     one_thread()
     seeds, clock = list(range(args.seed, args.seed + args.seeds)), clock_of(args)
-    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds)
+    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds, options)
     runs.theirs.update({which: [] for which in args.against_sb3})
     for seed in runs.seeds:  # alternating, so that a busy minute hits all
         with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:

@@ -180,6 +180,38 @@ def test_without_a_threshold_nothing_is_said_about_the_way_there() -> None:
     assert "never" not in text
 
 
+@pytest.mark.parametrize(
+    ("env_id", "options", "by_hand", "threshold"),
+    [
+        ("CartPole-v1", {"max_episode_steps": 500}, "500", 475.0),  # typed, but no other than the registered one
+        ("CartPole-v1", {"max_episode_steps": 60}, "60", None),
+        ("CartPole-v1", {"sutton_barto_reward": True}, "0", None),  # -1 for a fall, else 0
+        ("CartPole-v0", {}, "200", 195.0),
+    ],
+)
+def test_threshold_and_baseline_are_those_of_the_environment_that_was_made(
+    env_id: str, options: dict[str, Any], by_hand: str, threshold: float | None
+) -> None:
+    runs = replace(RUNS, env_id=env_id, options=options, theirs={})
+    assert runs.threshold == threshold
+    lines = report(runs).splitlines()
+    assert lines[-1].endswith(f"above 0: {by_hand}")
+    assert ("steps to" in lines[1]) == (threshold is not None)
+    assert record("ppo", runs)["seeds"][0]["threshold"] == threshold
+
+
+def test_the_baseline_is_played_in_the_first_seeds_own_test_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def played(env: Any, act: Any, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return np.array([7.0] * env.num_envs)
+
+    monkeypatch.setattr("classic.agent_report.returns_of_first_episodes", played)
+    assert report(RUNS).endswith("above 0: 7")
+    assert seeds == [evaluation_seed(3)]
+
+
 def test_the_record_keeps_every_curve() -> None:
     written = record("ppo", RUNS)
     assert [row["steps_to_threshold"] for row in written["seeds"]] == [2000, 1000]
