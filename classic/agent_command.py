@@ -22,7 +22,7 @@ from classic.environments import environment_options
 from classic.errors import LessonError
 from classic.records import table_text, write_json
 from classic.saved_policies import load_policy, save_policy
-from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread
+from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread, steps_between_evaluations
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
 S = TypeVar("S", bound=Budget)
@@ -152,6 +152,7 @@ def _race_sb3(
             algorithm=lesson.algorithm,
             preset=PRESETS[lesson.algorithm][which],
             num_steps=steps,
+            evaluate_every=steps_between_evaluations(settings),
             num_evaluation_episodes=settings.num_evaluation_episodes,
             stop_at=args.stop_at,
             on_point=_shown_on(bar),

@@ -14,7 +14,7 @@ import numpy as np
 from classic.environments import specification
 from classic.records import table_text
 from classic.seeds import spread
-from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at
+from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at, steps_between_evaluations
 from classic.vector_rollouts import act_by_sign, make_vector, returns_of_first_episodes
 
 BY_HAND = (0.05, 0.1, 0.9, 0.3)  # weights of position, speed, angle and angular speed on CartPole
@@ -63,8 +63,9 @@ def report(runs: Runs[Any]) -> str:
         for index, seed in enumerate(runs.seeds)
         for who, points in everybody.items()
     ]
+    apart = f"{'for everybody ' if runs.theirs else ''}every {steps_between_evaluations(runs.settings):,} steps or so"
     lines = [
-        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions; "
+        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions, {apart}; "
         f"{'processor ' if runs.cpu_seconds else ''}seconds include those evaluations, steps/s do not",
         table_text(columns, rows),
     ]

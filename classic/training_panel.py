@@ -39,6 +39,7 @@ class TrainingPanel(Panel):
         controls: see `Panel`.
         algorithm: Stable-Baselines3's class.
         their_steps: its budget, short of what its tuned settings are meant for.
+        evaluate_every: its steps between evaluations: ours.
         num_steps: ours, for how often to draw.
         seed: of both.
         env_id: of both.
@@ -53,6 +54,7 @@ class TrainingPanel(Panel):
         *,
         algorithm: str,
         their_steps: int,
+        evaluate_every: int,
         num_steps: int,
         seed: int = 0,
         env_id: str = POLE,
@@ -60,6 +62,7 @@ class TrainingPanel(Panel):
     ) -> None:
         self._train, self._name_of, self._draw_more = train, name_of, draw_more
         self._algorithm, self._their_steps, self._num_steps = algorithm, their_steps, num_steps
+        self._evaluate_every = evaluate_every
         self._seed, self._env_id = seed, env_id
         self._curves: dict[str, Curve] = {}
         self._limits = limits_of(env_id)
@@ -102,6 +105,7 @@ class TrainingPanel(Panel):
             algorithm=self._algorithm,
             preset=PRESETS[self._algorithm]["tuned"],
             num_steps=steps,
+            evaluate_every=self._evaluate_every,
             num_evaluation_episodes=NUM_EPISODES,
             stop_at=self._limits.get("the most there is"),
             on_point=on_point,

@@ -65,6 +65,14 @@ class Budget(Protocol):
     @property
     def num_evaluation_episodes(self) -> int: ...
 
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def rollout_length(self) -> int:
+        """Columns of an iteration."""
+        ...
+
 
 S = TypeVar("S", bound=Budget)
 
@@ -165,6 +173,11 @@ def run_training(
     last_weights = weights_of(trainer.policy)
     trainer.policy.load_state_dict(best_weights)
     return Result(trainer.policy, last_weights, points, streams.num_steps, clock() - began)
+
+
+def steps_between_evaluations(settings: Budget) -> int:
+    """How far apart they are in truth: an iteration is not interrupted. Batches of whole episodes may be longer still."""
+    return max(settings.evaluate_every, settings.num_envs * settings.rollout_length)
 
 
 def evaluation_seed(seed: int) -> int:
