@@ -63,6 +63,20 @@ def test_another_seed_gives_other_episodes() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_a_smaller_batch_is_the_first_of_the_same_episodes() -> None:
+    def act(seen: np.ndarray) -> np.ndarray:
+        return (seen[:, 2] > 0).astype(np.int64)
+
+    streams = VectorStreams(make_vector("CartPole-v1", 5), 0)
+    every = whole_episodes(streams, act, 3)
+    assert streams.episode_returns == every.is_step.sum(1).tolist()
+    some = whole_episodes(streams, act, 3, num_episodes=2)
+    assert some.is_step.sum(1).tolist() == [*every.is_step.sum(1).tolist()[:2], 0, 0, 0]
+    assert np.array_equal(some.observations[:2], every.observations[:2, : some.observations.shape[1]])
+    assert streams.num_steps == every.is_step.sum() + some.is_step.sum()
+    assert streams.episode_returns[5:] == streams.episode_returns[:2]
+
+
 # --- advantages ------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +281,26 @@ def test_reinforce_never_trains_the_critic() -> None:
     assert metrics["kl"] > 0
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_whole_episodes_end_where_the_budget_ends(method: str) -> None:
+    """Every episode of the pendulum takes 200 steps: 16 of them are more than a budget of 3,000, and 15 are not."""
+    settings = replace(SMALL, method=method, num_steps=3000, num_evaluation_episodes=1)  # type: ignore[arg-type]
+    assert train("Pendulum-v1", settings, 0).num_steps == (3000 if method != "actor_critic" else 2992)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "baseline"])
+def test_episodes_that_grow_do_not_exceed_the_budget(method: str) -> None:
+    """Batches get smaller before they could; the number of episodes never depends on how long they turn out."""
+    trainer = Trainer("CartPole-v1", replace(SMALL, method=method, num_steps=4000), 0, {})  # type: ignore[arg-type]
+    while trainer.fits():
+        settled, left = trainer.num_episodes(), 4000 - trainer.streams.num_steps
+        assert settled == min(16, left // 500)
+        num_episodes = len(trainer.streams.episode_returns)
+        trainer.iterate(0.0)
+        assert len(trainer.streams.episode_returns) == num_episodes + settled
+    assert 3500 < trainer.streams.num_steps <= 4000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["baseline", "actor_critic"])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -288,6 +322,7 @@ def test_the_rod_is_swung_up() -> None:
         (["--env", "Pendulum-v0"], "--env Pendulum-v1"),
         (["--env", "Taxi-v4"], r"classic\.q_learning"),
         (["--steps", "100"], "--steps 512"),
+        (["--method", "reinforce", "--num-envs", "4", "--steps", "400"], "--steps 500 or more, or --max-episode-steps 400"),
         (["--gamma", "1.5"], "--gamma 0.99"),
         (["--load", "nowhere.pt"], r"python -m classic\.policy_gradient --env CartPole-v1 --save nowhere\.pt"),
         (["--env", "Pendulum-v1", "--against-sb3", "tuned"], "--env CartPole-v1"),

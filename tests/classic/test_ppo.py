@@ -248,6 +248,19 @@ def test_figures_of_a_healthy_run(pole: Result[ActorCritic]) -> None:
     assert all(0 <= row["clip_fraction"] < 0.5 for row in metrics)
 
 
+def test_an_iteration_longer_than_the_last_does_not_exceed_the_budget() -> None:
+    """Poles that stand longer leave fewer places to resets, so that the second rollout has more steps than the first."""
+    settings = replace(Settings(), num_evaluation_episodes=1)
+    trainer = Trainer("CartPole-v1", settings, 0, {})
+    sizes = [0]
+    for _ in range(2):
+        trainer.iterate(0.0)
+        sizes.append(trainer.streams.num_steps - sum(sizes))
+    assert sizes[2] > sizes[1]
+    budget = 2 * sizes[1]
+    assert train("CartPole-v1", replace(settings, num_steps=budget), 0).num_steps <= budget
+
+
 def test_one_seed_gives_one_run_and_another_seed_another() -> None:
     short = replace(Settings(), num_steps=4096, num_evaluation_episodes=10)
     first, again, other = (train("CartPole-v1", short, seed) for seed in (3, 3, 4))

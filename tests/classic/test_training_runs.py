@@ -46,10 +46,15 @@ class Scripted:
         self.policy = Chooser()
         self.script = iter(script)
         self.progress: list[float] = []
+        self.num_steps = 0  # of the budget
 
     def __call__(self, env_id: str, settings: Short, seed: int, options: dict[str, Any]) -> "Scripted":
         self.made_for = (env_id, seed, options)
+        self.num_steps = settings.num_steps
         return self
+
+    def fits(self) -> bool:
+        return self.streams.num_steps + 20 <= self.num_steps
 
     def iterate(self, progress: float) -> dict[str, float]:
         self.progress.append(progress)
