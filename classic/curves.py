@@ -71,6 +71,11 @@ def draw_curves(
     plt.close(figure)
 
 
+def with_heights(limits: Mapping[str, float]) -> dict[str, float]:
+    """The names with the numbers in them: two lines may lie so close that only the legend tells them apart."""
+    return {f"{name}: {height:.3f}": height for name, height in limits.items()}
+
+
 def _marker(row: Sequence[float]) -> str | None:
     """A single point is no line, and would not be seen."""
     return "o" if np.isfinite(row).sum() == 1 else None
