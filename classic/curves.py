@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -43,8 +44,6 @@ def draw_curves(
 ) -> None:
     """Each curve as its interquartile mean over seeds, with all seeds behind it; exact limits as dashed lines.
 
-    The mean is drawn where every seed has a value; the line of a seed goes as far as the seed went.
-
     Args:
         path: the PNG file; its folder is made.
         curves: name in the legend to curve.
@@ -55,11 +54,7 @@ def draw_curves(
     """
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for index, (name, curve) in enumerate(curves.items()):
-        colour = f"C{index}"
-        for row in curve.values if len(curve.values) > 1 else ():
-            axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8, marker=_marker(row))
-        middle = curve.middle()
-        axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name, marker=_marker(middle))
+        draw_curve(axes, curve, colour=f"C{index}", name=name)
     for index, (name, height) in enumerate((limits or {}).items()):
         axes.axhline(height, color="black", linestyle=("--", ":", "-.")[index % 3], linewidth=1, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -69,6 +64,14 @@ def draw_curves(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
+
+
+def draw_curve(axes: Any, curve: Curve, *, colour: str, name: str | None = None) -> None:
+    """The interquartile mean, where every seed has a value, and the seeds behind it; `name` is for the legend."""
+    for row in curve.values if len(curve.values) > 1 else ():
+        axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8, marker=_marker(row))
+    middle = curve.middle()
+    axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name, marker=_marker(middle))
 
 
 def with_heights(limits: Mapping[str, float]) -> dict[str, float]:

@@ -115,7 +115,7 @@ def dqn_panel(num_steps: int = 15_000, their_steps: int = 8_000, seed: int = 0) 
         evaluate_every=steps_between_evaluations(settings),
         num_steps=settings.num_steps,
         seed=seed,
-        draw_more=doomed,
+        draw_more=(doomed,),
     )
 
 

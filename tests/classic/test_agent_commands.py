@@ -80,6 +80,7 @@ def test_it_trains_writes_saves_and_reloads(
     assert measured(written)
     assert settings.items() <= written["settings"].items()
     assert EVERYBODY | {picture} <= {file.name for file in tmp_path.iterdir()}
+    assert (tmp_path / "diagnostics.png").is_file() == (name != "dqn")  # whose monitor is another
     shown = capsys.readouterr().out
     assert words in shown
     assert "interquartile mean of ours" in shown
