@@ -1,4 +1,6 @@
-"""Stable-Baselines3 on the same task, timed and judged as ours is: same test episodes, same clock.
+"""Stable-Baselines3 on the same task, timed and judged as ours is: same clock, same test episodes, as many steps apart.
+
+How often is part of how well: who is looked at more often is seen sooner at the threshold, and pays for it in seconds.
 
 `course` are the two lines that most courses show, with its defaults. `tuned` are the settings of RL Baselines3 Zoo for
 CartPole-v1 (hyperparams/dqn.yml, a2c.yml and ppo.yml), each with the budget that goes with them.
@@ -73,7 +75,6 @@ PRESETS = {
         ),
     },
 }
-EVALUATE_EVERY = 2000  # environment steps, or a rollout where that is longer
 
 
 def require_fair_race(env_id: str, which: list[str], options: Mapping[str, Any]) -> None:
@@ -93,20 +94,23 @@ def train_sb3(
     algorithm: str,
     preset: Preset,
     num_steps: int,
+    evaluate_every: int,
     num_evaluation_episodes: int,
     stop_at: float | None = None,
     on_point: Callable[[Point], None] = lambda point: None,
     save: Path | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Point]:
-    """Train Stable-Baselines3 and evaluate it every 2,000 steps or so, as `classic.training_runs` does.
+    """Train Stable-Baselines3 and evaluate it now and then, as `classic.training_runs` does.
 
     Args:
         env_id: a Gymnasium id.
         seed: of SB3's training; the evaluation has the same episodes as ours.
         algorithm: name of the class: DQN, A2C or PPO.
         preset: its settings.
-        num_steps: its budget.
+        num_steps: its budget; the last of its rollouts may go beyond.
+        evaluate_every: environment steps between evaluations, or a rollout where that is longer; see
+            `classic.training_runs.steps_between_evaluations` for those of ours.
         num_evaluation_episodes: of one evaluation.
         stop_at: stop at the first evaluation with this mean return.
         on_point: called at each evaluation.
@@ -129,13 +133,13 @@ def train_sb3(
     evaluating: list[float] = []  # seconds
 
     class Evaluation(BaseCallback):
-        """Between two rollouts, at least `EVALUATE_EVERY` steps after the last evaluation."""
+        """Between two rollouts, at least `evaluate_every` steps after the last evaluation."""
 
         def _on_step(self) -> bool:
             return not reached()
 
         def _on_rollout_start(self) -> None:
-            if self.num_timesteps - (points[-1].step if points else 0) >= EVALUATE_EVERY:
+            if self.num_timesteps - (points[-1].step if points else 0) >= evaluate_every:
                 evaluate(self.model, self.num_timesteps)
 
     def reached() -> bool:

@@ -22,7 +22,7 @@ from classic.environments import environment_options
 from classic.errors import LessonError
 from classic.records import table_text, write_json
 from classic.saved_policies import load_policy, save_policy
-from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread
+from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread, steps_between_evaluations
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
 S = TypeVar("S", bound=Budget)
@@ -110,7 +110,7 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
     budgets = sb3_budgets(lesson, args)
     one_thread()
     seeds, clock = list(range(args.seed, args.seed + args.seeds)), clock_of(args)
-    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds)
+    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds, options)
     runs.theirs.update({which: [] for which in args.against_sb3})
     for seed in runs.seeds:  # alternating, so that a busy minute hits all
         with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:
@@ -152,6 +152,7 @@ def _race_sb3(
             algorithm=lesson.algorithm,
             preset=PRESETS[lesson.algorithm][which],
             num_steps=steps,
+            evaluate_every=steps_between_evaluations(settings),
             num_evaluation_episodes=settings.num_evaluation_episodes,
             stop_at=args.stop_at,
             on_point=_shown_on(bar),

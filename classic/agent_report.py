@@ -5,8 +5,8 @@ Left out: pictures (`classic.agent_pictures`).
     python -m classic.ppo --seeds 3 --against-sb3 tuned
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from classic.environments import specification
 from classic.records import table_text
 from classic.seeds import spread
-from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at
+from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at, steps_between_evaluations
 from classic.vector_rollouts import act_by_sign, make_vector, returns_of_first_episodes
 
 BY_HAND = (0.05, 0.1, 0.9, 0.3)  # weights of position, speed, angle and angular speed on CartPole
@@ -32,11 +32,17 @@ class Runs(Generic[S]):
     ours: list[Result[Any]]  # by seed
     theirs: dict[str, list[list[Point]]]  # name of Stable-Baselines3's settings to its evaluations, by seed
     cpu_seconds: bool = False  # the processor's seconds, not the wall's
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the environment, its time limit among them
 
     @property
     def threshold(self) -> float | None:
-        """The mean return at which Gymnasium calls the environment solved."""
-        return specification(self.env_id).reward_threshold
+        """The mean return at which Gymnasium calls the environment solved; None where it was made differently.
+
+        Another time limit or other rewards may put it out of reach, or make it mean something else.
+        """
+        spec = specification(self.env_id)
+        plain = {} if spec.max_episode_steps is None else {"max_episode_steps": spec.max_episode_steps}
+        return spec.reward_threshold if {**plain, **self.options} == plain else None
 
     def points(self) -> dict[str, list[list[Point]]]:
         """Everybody's name to evaluations, by seed."""
@@ -57,8 +63,9 @@ def report(runs: Runs[Any]) -> str:
         for index, seed in enumerate(runs.seeds)
         for who, points in everybody.items()
     ]
+    apart = f"{'for everybody ' if runs.theirs else ''}every {steps_between_evaluations(runs.settings):,} steps or so"
     lines = [
-        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions; "
+        f"{runs.title}: mean return of {num_episodes} episodes without chance in the actions, {apart}; "
         f"{'processor ' if runs.cpu_seconds else ''}seconds include those evaluations, steps/s do not",
         table_text(columns, rows),
     ]
@@ -71,7 +78,7 @@ def report(runs: Runs[Any]) -> str:
     if threshold is not None:
         lines += [f"SB3 {which}: {race_text(runs.ours, points, threshold)}" for which, points in runs.theirs.items()]
     if runs.env_id.startswith("CartPole"):
-        lines.append(baseline_text(num_episodes))
+        lines.append(baseline_text(runs))
     return "\n".join(lines)
 
 
@@ -112,10 +119,10 @@ def race_text(ours: Sequence[Result[Any]], theirs: Sequence[Sequence[Point]], th
     return f"seconds to {threshold:g}, SB3 / ours: {bound}{np.median(ratios):.1f} (median over seeds); {steps}"
 
 
-def baseline_text(num_episodes: int) -> str:
-    """The honest baseline of CartPole: what four numbers by hand score in as many episodes."""
-    env = make_vector("CartPole-v1", num_episodes)
-    returns = returns_of_first_episodes(env, act_by_sign(BY_HAND), evaluation_seed(0))
+def baseline_text(runs: Runs[Any]) -> str:
+    """The honest baseline of CartPole: what four numbers by hand score in the first seed's own test episodes."""
+    env = make_vector(runs.env_id, runs.settings.num_evaluation_episodes, **runs.options)
+    returns = returns_of_first_episodes(env, act_by_sign(BY_HAND), evaluation_seed(runs.seeds[0]))
     env.close()
     return f"for comparison, push right where {BY_HAND} times the observation is above 0: {returns.mean():.6g}"
 
@@ -142,6 +149,7 @@ def record(lesson: str, runs: Runs[Any]) -> dict[str, Any]:
     return {
         "lesson": lesson,
         "env": runs.env_id,
+        "options": dict(runs.options),
         "settings": asdict(runs.settings),
         "cpu_seconds": runs.cpu_seconds,
         "seeds": seeds,

@@ -71,6 +71,17 @@ def finish(axes: Any, *, title: str = "", xlabel: str = "", ylabel: str = "") ->
         axes.legend(loc="best", fontsize=8)
 
 
+def stacked(*images: Image.Image) -> Image.Image:
+    """Images in a column on white, aligned at the left."""
+    height = sum(image.height for image in images)
+    column = Image.new("RGB", (max(image.width for image in images), height), "white")
+    y = 0
+    for image in images:
+        column.paste(image, (0, y))
+        y += image.height
+    return column
+
+
 def side_by_side(*images: Image.Image, gap: int = 12) -> Image.Image:
     """Images in a row on white, aligned at the top."""
     width = sum(image.width for image in images) + gap * (len(images) - 1)

@@ -5,9 +5,11 @@ Left out: replays of an agent (`classic.replays`) and plots that answer to a sli
     python -m classic.q_learning --seeds 5 --out runs/q_learning
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,10 +22,15 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True)
 class Curve:
-    """One number over training, for each seed at the same steps."""
+    """One number over training, for each seed at the same steps; NaN where a seed says nothing."""
 
     steps: Sequence[float]  # (E,)
     values: Sequence[Sequence[float]]  # (seeds, E)
+
+    def middle(self) -> list[float]:
+        """(E,) interquartile mean over seeds; NaN unless every seed has a value there."""
+        columns = np.asarray(self.values, dtype=np.float64).T
+        return [math.nan if np.isnan(column).any() else interquartile_mean(column) for column in columns]
 
 
 def draw_curves(
@@ -47,12 +54,7 @@ def draw_curves(
     """
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for index, (name, curve) in enumerate(curves.items()):
-        colour = f"C{index}"
-        values = np.asarray(curve.values, dtype=np.float64)
-        for row in values if len(values) > 1 else ():
-            axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8)
-        middle = [interquartile_mean(column) for column in values.T]
-        axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name)
+        draw_curve(axes, curve, colour=f"C{index}", name=name)
     for index, (name, height) in enumerate((limits or {}).items()):
         axes.axhline(height, color="black", linestyle=("--", ":", "-.")[index % 3], linewidth=1, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -62,3 +64,21 @@ def draw_curves(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
+
+
+def draw_curve(axes: Any, curve: Curve, *, colour: str, name: str | None = None) -> None:
+    """The interquartile mean, where every seed has a value, and the seeds behind it; `name` is for the legend."""
+    for row in curve.values if len(curve.values) > 1 else ():
+        axes.plot(curve.steps, row, color=colour, alpha=0.25, linewidth=0.8, marker=_marker(row))
+    middle = curve.middle()
+    axes.plot(curve.steps, middle, color=colour, linewidth=2, label=name, marker=_marker(middle))
+
+
+def with_heights(limits: Mapping[str, float]) -> dict[str, float]:
+    """The names with the numbers in them: two lines may lie so close that only the legend tells them apart."""
+    return {f"{name}: {height:.3f}": height for name, height in limits.items()}
+
+
+def _marker(row: Sequence[float]) -> str | None:
+    """A single point is no line, and would not be seen."""
+    return "o" if np.isfinite(row).sum() == 1 else None

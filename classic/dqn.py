@@ -34,7 +34,7 @@ from classic.q_network import QNetwork, q_network_for
 from classic.q_table import epsilon_greedy_actions
 from classic.replay_buffer import ReplayBuffer, Transitions, joined, transitions_of
 from classic.schedules import Schedule
-from classic.training_runs import How, Result, run_training
+from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
 
 Loss = Literal["huber", "squared"]
@@ -161,6 +161,10 @@ class Trainer:
             self._optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - progress)
         figures = self._learn()
         return {"epsilon": self._epsilon, **figures, **forgetting_figures(self.policy, self.buffer, self._yardstick)}
+
+    def fits(self) -> bool:
+        """Whether one more burst stays within the budget."""
+        return rollout_fits(self.streams, self._settings)
 
     def epsilon(self, progress: float) -> float:
         """Probability of a random action."""

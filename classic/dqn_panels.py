@@ -17,7 +17,7 @@ from classic.dqn import Settings, train
 from classic.notebook_controls import Answer, Panel, budget, slider, switch
 from classic.q_network import QNetwork
 from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel
-from classic.training_runs import Point, Result
+from classic.training_runs import Point, Result, steps_between_evaluations
 
 CRUTCHES = {"replay": "replay", "target_network": "target network", "exploration": "exploration"}
 
@@ -112,9 +112,10 @@ def dqn_panel(num_steps: int = 15_000, their_steps: int = 8_000, seed: int = 0) 
         controls,
         algorithm="DQN",
         their_steps=their_steps,
+        evaluate_every=steps_between_evaluations(settings),
         num_steps=settings.num_steps,
         seed=seed,
-        draw_more=doomed,
+        draw_more=(doomed,),
     )
 
 

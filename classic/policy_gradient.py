@@ -15,6 +15,10 @@ and differ in what stands for A, the advantage of an action, Q(s, a) - V(s):
 RLHF do. The weight gamma^t of the theorem is left out, as nearly everybody leaves it out: late states count as much as
 early ones. The loss is no measure of anything, only its gradient is; watch return, entropy and KL.
 
+The first two methods play whole episodes, and never more steps than the budget: a batch is as many episodes as there
+are streams, towards the end as many as surely fit, be they as long as the time limit. How many is settled before they
+are played. To cut a batch off where the budget ends and keep what is complete would keep the short episodes.
+
 Left out: several steps on one batch, which need `classic.ppo`'s clipping; trust regions.
 
     python -m classic.policy_gradient --method baseline --seed 0
@@ -31,8 +35,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
+from classic.environments import specification
+from classic.errors import LessonError
 from classic.settings_checks import require_discounts, require_rollout
-from classic.training_runs import How, Result, run_training
+from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector, whole_episodes
 from rlhf_lab.functional import (
     clipped_value_error,
@@ -55,7 +61,7 @@ class Settings:
 
     method: Method = "actor_critic"
     num_steps: int = 500_000  # environment steps of all streams together, resets not counted
-    num_envs: int = 32  # for the first two methods also the episodes of a batch
+    num_envs: int = 32  # for the first two methods also the episodes of a batch, while so many surely fit the budget
     rollout_length: int = 16  # columns; the first two methods play whole episodes instead
     learning_rate: float = 3e-3  # of the policy
     critic_learning_rate: float = 1e-2
@@ -177,6 +183,14 @@ class Trainer:
         self._critic_optimizer = torch.optim.Adam(
             critic, settings.critic_learning_rate, eps=settings.adam_eps, fused=True
         )
+        self._longest_episode = options.get("max_episode_steps", specification(env_id).max_episode_steps)
+        self._last_batch = 0  # steps
+        if not self.fits():
+            raise LessonError(
+                f"got a budget of {settings.num_steps:,} steps; {settings.method} learns from whole episodes, and one "
+                f"of {env_id} may take {self._longest_episode:,}: type --steps {self._longest_episode} or more, or "
+                f"--max-episode-steps {settings.num_steps}"
+            )
 
     def iterate(self, progress: float) -> dict[str, float]:
         """Collect, take one step with the policy, and some with the critic."""
@@ -196,7 +210,24 @@ class Trainer:
         """Whole episodes where only rewards are believed, a piece of each stream where the critic knows the rest."""
         if self._settings.method == "actor_critic":
             return self.streams.collect(self._act, self._settings.rollout_length)
-        return whole_episodes(self.streams, self._act, int(self._generator.integers(2**31)))
+        batch = whole_episodes(
+            self.streams, self._act, int(self._generator.integers(2**31)), num_episodes=self.num_episodes()
+        )
+        self._last_batch = int(batch.is_step.sum())
+        return batch
+
+    def fits(self) -> bool:
+        """Whether one more batch stays within the budget."""
+        if self._settings.method == "actor_critic":
+            return rollout_fits(self.streams, self._settings)
+        return self.num_episodes() > 0
+
+    def num_episodes(self) -> int:
+        """Of the next batch of whole episodes: one a stream, or as many as surely fit what is left of the budget."""
+        left = self._settings.num_steps - self.streams.num_steps
+        if self._longest_episode is None:  # nobody can say what fits; all of Gymnasium's own have a limit
+            return self._settings.num_envs if self._last_batch <= left else 0
+        return min(self._settings.num_envs, left // int(self._longest_episode))
 
     def _policy_step(self, batch: Batch) -> dict[str, float]:
         loss, old_log_probs, entropy = policy_loss(self.policy, batch, self._settings)

@@ -20,11 +20,12 @@ from classic.gradient_variance import METHODS, Gradients, half_trained, measure_
 from classic.notebook_controls import Answer, Panel, Show, budget, choice, slider
 from classic.policy_gradient import Settings, train
 from classic.policy_gradient_command import SETTINGS
-from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel
-from classic.training_runs import Point, Result, one_thread
+from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel, figure_chart
+from classic.training_runs import Point, Result, one_thread, steps_between_evaluations
 from rlhf_lab.functional import policy_gradient
 
 PENDULUM = "Pendulum-v1"
+FIGURES = ("entropy", "kl", "explained_variance")  # that are watched beside the return; REINFORCE has no critic
 
 
 def two_arms_panel() -> Panel:
@@ -171,7 +172,17 @@ def pole_panel(num_steps: int = 60_000, their_steps: int = 8_000, seed: int = 0)
         "gae_lambda": slider("lambda (of actor-critic)", 0.95, 0.0, 1.0, 0.05),
         "learning_rate": slider("learning rate", 0.003, 0.0005, 0.01, 0.0005),
     }
-    return TrainingPanel(start, name_of, controls, algorithm="A2C", their_steps=their_steps, num_steps=steps, seed=seed)
+    return TrainingPanel(
+        start,
+        name_of,
+        controls,
+        algorithm="A2C",
+        their_steps=their_steps,
+        evaluate_every=steps_between_evaluations(settings_for(POLE, steps)),
+        num_steps=steps,
+        seed=seed,
+        draw_more=[figure_chart(name, 2) for name in FIGURES],
+    )
 
 
 def pendulum_panel(num_steps: int = 100_000, seed: int = 0) -> TrainingPanel:
@@ -188,9 +199,11 @@ def pendulum_panel(num_steps: int = 100_000, seed: int = 0) -> TrainingPanel:
         controls,
         algorithm="A2C",
         their_steps=0,
+        evaluate_every=steps_between_evaluations(settings_for(PENDULUM, steps)),
         num_steps=steps,
         seed=seed,
         env_id=PENDULUM,
+        draw_more=[figure_chart(name) for name in FIGURES],
     )
 
 

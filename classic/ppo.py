@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from classic.actor_critic import ActorCritic, actor_critic_for
 from classic.errors import LessonError
 from classic.settings_checks import require_discounts, require_rollout
-from classic.training_runs import How, Result, run_training
+from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector
 from rlhf_lab.functional import clip_fraction, clipped_surrogate, clipped_value_error, explained_variance, gae, kl_k3
 
@@ -190,6 +190,10 @@ class Trainer:
         rollout = self.streams.collect(self._act, settings.rollout_length)
         batch = make_batch(rollout, self.policy, settings)
         return update(self.policy, self._optimizer, batch, settings, self._generator)
+
+    def fits(self) -> bool:
+        """Whether one more rollout stays within the budget."""
+        return rollout_fits(self.streams, self._settings)
 
     def _act(self, observations: NDArray[np.float32]) -> NDArray[Any]:
         return self.policy.sample(observations, self._generator)

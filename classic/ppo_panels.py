@@ -18,8 +18,8 @@ from classic.clip_picture import objective
 from classic.curves import Curve
 from classic.notebook_controls import Answer, Panel, budget, slider, switch
 from classic.ppo import Settings, train
-from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel
-from classic.training_runs import Point, Result
+from classic.training_panel import NUM_EPISODES, POLE, TrainingPanel, figure_chart
+from classic.training_runs import Point, Result, steps_between_evaluations
 from rlhf_lab.functional import gae
 
 
@@ -151,5 +151,13 @@ def pole_panel(num_steps: int = 100_000, their_steps: int = 8_000, seed: int = 0
         "num_ppo_epochs": slider("epochs", 10, 1, 20, 1),
     }
     return TrainingPanel(
-        start, name_of, controls, algorithm="PPO", their_steps=their_steps, num_steps=settings.num_steps, seed=seed
+        start,
+        name_of,
+        controls,
+        algorithm="PPO",
+        their_steps=their_steps,
+        evaluate_every=steps_between_evaluations(settings),
+        num_steps=settings.num_steps,
+        seed=seed,
+        draw_more=[figure_chart(name, 2) for name in ("entropy", "kl", "clip_fraction", "explained_variance")],
     )

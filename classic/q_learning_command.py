@@ -17,6 +17,7 @@ from tqdm import tqdm
 from classic.command_line import lesson_parser, positive_whole
 from classic.dynamic_programming import (
     best_return_with_clock,
+    best_table_return,
     epsilon_greedy_policy,
     expected_return,
     greedy_policy,
@@ -129,10 +130,11 @@ def schedule_of(args: argparse.Namespace, name: str, schedule: Schedule) -> Sche
 
 def exact_limits(model: TabularModel, settings: Settings) -> dict[str, float]:
     """What is possible at best: mean returns of an episode, exact."""
-    best_q = value_iteration(model, settings.gamma)
-    limits = {f"best table at gamma {settings.gamma:g}": expected_return(model, greedy_policy(best_q))}
-    if model.max_episode_steps is not None:
-        limits["best with a clock"] = best_return_with_clock(model)
+    at_gamma = expected_return(model, greedy_policy(value_iteration(model, settings.gamma)))
+    clock = {} if model.max_episode_steps is None else {"best with a clock": best_return_with_clock(model)}
+    limits = {**clock, "best table": max(at_gamma, best_table_return(model))}
+    if limits["best table"] > at_gamma + 1e-9:
+        limits[f"best table at gamma {settings.gamma:g}"] = at_gamma
     if settings.method != "q_learning":
         epsilon = settings.epsilon(1.0)
         best = epsilon_greedy_policy(value_iteration(model, settings.gamma, epsilon=epsilon), epsilon)
@@ -214,7 +216,7 @@ def write_pictures(
     folder: Path, model: TabularModel, results: list[Result], limits: dict[str, float], seed: int
 ) -> None:
     """The learning curve, and an episode of the first seed's greedy policy as GIF and as HTML."""
-    from classic.curves import Curve, draw_curves
+    from classic.curves import Curve, draw_curves, with_heights
     from classic.pictures import picture_of_table_episode
     from classic.replays import write_replay
 
@@ -228,7 +230,7 @@ def write_pictures(
         curves,
         title=f"{model.env_id}: exact mean return of the learned table",
         ylabel="mean return of an episode",
-        limits=limits,
+        limits=with_heights(limits),
     )
     frames = picture_of_table_episode(model, greedy_policy(results[0].q), np.random.default_rng(seed))
     for name in ("replay.gif", "replay.html"):

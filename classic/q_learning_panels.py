@@ -12,9 +12,15 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from classic.charts import chart, draw_lines, finish, side_by_side
-from classic.curves import Curve
-from classic.dynamic_programming import expected_return, greedy_policy, value_iteration
+from classic.charts import chart, draw_lines, side_by_side
+from classic.curves import Curve, with_heights
+from classic.dynamic_programming import (
+    best_return_with_clock,
+    best_table_return,
+    expected_return,
+    greedy_policy,
+    value_iteration,
+)
 from classic.notebook_controls import Answer, Panel, Show, budget, choice, draw_every, slider, switch
 from classic.pictures import picture_of_state, picture_of_table_episode, picture_of_values
 from classic.q_learning import Point, Settings, learn
@@ -132,30 +138,31 @@ def picture_of_learning(
     curves = {"greedy policy": Curve(steps, [[point.greedy_return for point in points]])}
 
     def draw(axes: Any) -> None:
-        draw_lines(axes, curves, xlabel="environment steps", ylabel="mean return, exact", limits=limits)
+        draw_lines(axes, curves, xlabel="environment steps", ylabel="mean return, exact", limits=with_heights(limits))
 
     return chart(draw, width=width, height=2.6)
 
 
 def gamma_panel() -> Panel:
-    """What the discount costs: the exact return of the best table for every gamma."""
-    boards: dict[str, tuple[TabularModel, list[float], list[float]]] = {}
+    """What the discount costs: the exact return of the best table for every gamma, below what any table can do."""
+    boards: dict[str, tuple[TabularModel, Curve, dict[str, float]]] = {}
 
-    def curve_of(env_id: str) -> tuple[TabularModel, list[float], list[float]]:
+    def curve_of(env_id: str) -> tuple[TabularModel, Curve, dict[str, float]]:
         if env_id not in boards:
             model = tabular_model(env_id)
             gammas = np.round(np.linspace(0.90, 0.999, 45), 4).tolist()
-            boards[env_id] = (model, gammas, [return_at(model, gamma) for gamma in gammas])
+            limits = {"best with a clock": best_return_with_clock(model), "best table": best_table_return(model)}
+            boards[env_id] = (model, Curve(gammas, [[return_at(model, gamma) for gamma in gammas]]), limits)
         return boards[env_id]
 
     def answer(env_id: str, gamma: float) -> Answer:
-        model, gammas, returns = curve_of(env_id)
+        model, curve, limits = curve_of(env_id)
         here = return_at(model, gamma)
 
         def draw(axes: Any) -> None:
-            axes.plot(gammas, returns, linewidth=2)
-            axes.plot(gamma, here, "o", markersize=9)
-            finish(axes, xlabel="gamma", ylabel="chance to reach the goal")
+            axes.plot(gamma, here, "o", markersize=9, color="C0")
+            labels = {"xlabel": "gamma", "ylabel": "chance to reach the goal"}
+            draw_lines(axes, {"best table at this gamma": curve}, limits=with_heights(limits), **labels)
 
         board = picture_of_values(model, value_iteration(model, gamma), f"gamma {gamma:g}")
         start = float(model.start @ value_iteration(model, gamma).max(-1))

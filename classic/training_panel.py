@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from classic.against_sb3 import PRESETS, train_sb3
-from classic.agent_pictures import DRAWINGS
+from classic.agent_pictures import DRAWINGS, draw_figure
 from classic.agent_report import BY_HAND
-from classic.charts import chart, draw_lines
+from classic.charts import chart, draw_lines, stacked
 from classic.curves import Curve
 from classic.environments import specification
 from classic.notebook_controls import Answer, Panel, Show, budget, mode
@@ -24,6 +24,7 @@ from classic.vector_rollouts import Act, VectorStreams, act_by_sign, make_vector
 
 POLE = "CartPole-v1"
 OURS, THEIRS = "train ours", "train Stable-Baselines3"
+THEIR_NAME = "Stable-Baselines3, tuned"
 NUM_EPISODES = 30  # of one evaluation; a notebook is in a hurry
 NUM_PICTURES = 12  # of one training
 Train = Callable[[Mapping[str, Any], Callable[[Point], None]], Result[Any]]
@@ -39,10 +40,11 @@ class TrainingPanel(Panel):
         controls: see `Panel`.
         algorithm: Stable-Baselines3's class.
         their_steps: its budget, short of what its tuned settings are meant for.
+        evaluate_every: its steps between evaluations: ours.
         num_steps: ours, for how often to draw.
         seed: of both.
         env_id: of both.
-        draw_more: a second chart beside the first, from the points of our latest run; None for none.
+        draw_more: other charts from the points of our latest run: one beside the first, or several below it.
     """
 
     def __init__(
@@ -53,13 +55,15 @@ class TrainingPanel(Panel):
         *,
         algorithm: str,
         their_steps: int,
+        evaluate_every: int,
         num_steps: int,
         seed: int = 0,
         env_id: str = POLE,
-        draw_more: DrawMore | None = None,
+        draw_more: Sequence[DrawMore] = (),
     ) -> None:
         self._train, self._name_of, self._draw_more = train, name_of, draw_more
         self._algorithm, self._their_steps, self._num_steps = algorithm, their_steps, num_steps
+        self._evaluate_every = evaluate_every
         self._seed, self._env_id = seed, env_id
         self._curves: dict[str, Curve] = {}
         self._limits = limits_of(env_id)
@@ -94,7 +98,7 @@ class TrainingPanel(Panel):
 
         def on_point(point: Point) -> None:
             points.append(point)
-            self._draw(show, "Stable-Baselines3, tuned", points, 0)
+            self._draw(show, THEIR_NAME, points, steps)
 
         train_sb3(
             self._env_id,
@@ -102,15 +106,17 @@ class TrainingPanel(Panel):
             algorithm=self._algorithm,
             preset=PRESETS[self._algorithm]["tuned"],
             num_steps=steps,
+            evaluate_every=self._evaluate_every,
             num_evaluation_episodes=NUM_EPISODES,
             stop_at=self._limits.get("the most there is"),
             on_point=on_point,
         )
+        self._draw(show, THEIR_NAME, points, 0)
 
     def _draw(self, show: Show, name: str, points: Sequence[Point], num_steps: int) -> None:
         """Draw where a twelfth of the training has gone by, so that drawing takes less time than training."""
         self._curves[name] = Curve([point.step for point in points], [[point.mean_return for point in points]])
-        last, every = points[-1], num_steps // NUM_PICTURES
+        last, every = points[-1], num_steps // budget(NUM_PICTURES, 2)
         before = points[-2].step if len(points) > 1 else -1
         if every and last.step // every == before // every:
             return
@@ -119,16 +125,22 @@ class TrainingPanel(Panel):
         show(Answer(self._picture(), f"{name}: {last.step:,} steps, mean return {last.mean_return:.1f}{speed}"))
 
     def _picture(self) -> Image.Image:
-        more, points = self._draw_more, self._shown
-
-        def draw(axes: Any, *others: Any) -> None:
+        def returns(axes: Any) -> None:
             draw_lines(axes, self._curves, xlabel="environment steps", ylabel="mean return", limits=self._limits)
-            for other in others:
-                if more is not None:
-                    more(other, points)
 
-        columns = 1 if more is None else 2
-        return chart(draw, columns=columns, width=7.2 if columns == 1 else 9.6)
+        def others(*all_axes: Any) -> None:
+            for axes, draw in zip(all_axes, self._draw_more, strict=True):
+                draw(axes, self._shown)
+
+        def both(first: Any, *rest: Any) -> None:
+            returns(first)
+            others(*rest)
+
+        num_others = len(self._draw_more)
+        if num_others < 2:
+            return chart(both, columns=1 + num_others, width=9.6 if num_others else 7.2)
+        row = chart(others, columns=num_others, width=9.6, height=2.2)
+        return stacked(chart(returns, width=9.6, height=3.2), row)
 
     def episode(self, every: int = 5) -> list[Image.Image]:
         """Frames of an episode: of the trained policy, or before training of the four numbers by hand."""
@@ -136,6 +148,11 @@ class TrainingPanel(Panel):
             return episode_frames(self._env_id, act_by_sign(BY_HAND), self._seed, "by hand", every)
         policy: Policy = self.result.policy
         return episode_frames(self._env_id, policy.best, self._seed, "trained", every)
+
+
+def figure_chart(name: str, num_actions: int | None = None) -> DrawMore:
+    """One of `classic.agent_pictures.FIGURES` as a chart of a panel."""
+    return lambda axes, points: draw_figure(axes, [points], name, num_actions)
 
 
 def limits_of(env_id: str) -> dict[str, float]:

@@ -48,13 +48,17 @@ class Trainer(Protocol[PolicyOf]):
         """Collect and learn; `progress` (0 to 1) is how much of the budget is spent."""
         ...
 
+    def fits(self) -> bool:
+        """Whether one more iteration stays within the budget, however it goes."""
+        ...
+
 
 class Budget(Protocol):
     """What the loop reads of a lesson's settings."""
 
     @property
     def num_steps(self) -> int:
-        """Environment steps. The loop stops before an iteration that, if as long as the last, would exceed them."""
+        """Environment steps. The loop stops before an iteration that might exceed them: see `Trainer.fits`."""
         ...
 
     @property
@@ -64,6 +68,14 @@ class Budget(Protocol):
 
     @property
     def num_evaluation_episodes(self) -> int: ...
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def rollout_length(self) -> int:
+        """Columns of an iteration."""
+        ...
 
 
 S = TypeVar("S", bound=Budget)
@@ -147,7 +159,7 @@ def run_training(
     while not ended:
         before = streams.num_steps
         metrics = trainer.iterate(before / settings.num_steps)
-        ended = 2 * streams.num_steps - before > settings.num_steps
+        ended = not trainer.fits()
         if streams.num_steps < next_evaluation and not ended:
             continue
         next_evaluation = streams.num_steps + settings.evaluate_every
@@ -165,6 +177,16 @@ def run_training(
     last_weights = weights_of(trainer.policy)
     trainer.policy.load_state_dict(best_weights)
     return Result(trainer.policy, last_weights, points, streams.num_steps, clock() - began)
+
+
+def rollout_fits(streams: VectorStreams, settings: Budget) -> bool:
+    """Whether one more rollout stays within the budget: a step for every place, fewer where streams reset."""
+    return streams.num_steps + settings.num_envs * settings.rollout_length <= settings.num_steps
+
+
+def steps_between_evaluations(settings: Budget) -> int:
+    """How far apart they are: no iteration is interrupted for one. Batches of whole episodes may be longer still."""
+    return max(settings.evaluate_every, settings.num_envs * settings.rollout_length)
 
 
 def evaluation_seed(seed: int) -> int:

@@ -163,18 +163,21 @@ def returns_of_first_episodes(env: Any, act: Act, seed: int) -> NDArray[np.float
     raise LessonError("an episode has not ended after 100,000 steps: give a time limit with --max-episode-steps 500")
 
 
-def whole_episodes(streams: VectorStreams, act: Act, seed: int) -> Rollout:
+def whole_episodes(streams: VectorStreams, act: Act, seed: int, *, num_episodes: int | None = None) -> Rollout:
     """One episode of each stream from its beginning to its end, (B, T) with T the length of the longest.
 
     `is_step` is False after the end of a shorter one; what the stream does meanwhile is thrown away and not counted in
     `num_steps`. The streams are reset with the seed, and stand at odd places afterwards.
 
+    With `num_episodes`, only so many of the streams are played, the first ones; the others have no steps at all.
+
     Raises:
         LessonError: an episode does not end within 100,000 steps.
     """
-    num_steps, num_episodes = streams.num_steps, len(streams.episode_returns)
+    num_steps, num_returns = streams.num_steps, len(streams.episode_returns)
     streams.restart(seed)
-    running = np.ones(streams.env.num_envs, dtype=np.bool_)
+    played = streams.env.num_envs if num_episodes is None else num_episodes
+    running = np.arange(streams.env.num_envs) < played
     columns: list[Rollout] = []
     while running.any():
         if len(columns) == 100_000:
@@ -186,8 +189,8 @@ def whole_episodes(streams: VectorStreams, act: Act, seed: int) -> Rollout:
         running &= ~(column.terminated | column.truncated)[:, 0]
     whole = in_a_row(columns)
     streams.num_steps = num_steps + int(whole.is_step.sum())
-    del streams.episode_returns[num_episodes:]
-    streams.episode_returns += np.where(whole.is_step, whole.rewards, 0.0).sum(1).tolist()
+    del streams.episode_returns[num_returns:]
+    streams.episode_returns += np.where(whole.is_step, whole.rewards, 0.0).sum(1)[:played].tolist()
     return whole
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classic.charts import chart, finish, side_by_side
+from classic.charts import chart, draw_lines, finish, side_by_side
+from classic.curves import Curve, with_heights
 from classic.dynamic_programming import action_values, greedy_policy, value_iteration
 from classic.environments import make_environment
 from classic.luck import chance_below, success_counts
 from classic.notebook_controls import Answer, Panel, choice, slider
 from classic.pictures import picture_of_state, picture_of_values
+from classic.playing_picture import BEST
 from classic.tabular_model import Floats, TabularModel, tabular_model
 from classic.what_is_rl import keys_of
 
@@ -92,8 +94,12 @@ def luck(agent: str, num_episodes: int, threshold: float) -> Answer:
         failing, passing = chances[:num_below], chances[num_below:]
         axes.stairs(failing, edges[: num_below + 1], fill=True, color="#d1495b", label="test failed")
         axes.stairs(passing, edges[num_below:], fill=True, color="#4b9b6e", label="test passed")
-        axes.axvline(truth, color="black", linestyle="--", linewidth=1, label="the truth")
-        axes.set_xlim(max(0.0, truth - 0.25), min(1.0, truth + 0.25))
+        axes.axvline(truth, color="black", linewidth=1, label="the truth")
+        low, high = max(0.0, truth - 0.25), min(1.0, truth + 0.25)
+        for style, name in zip(("--", ":"), BEST, strict=True):
+            if low <= AGENTS[name] <= high:
+                axes.axvline(AGENTS[name], color="black", linestyle=style, label=f"{name}: {AGENTS[name]:.3f}")
+        axes.set_xlim(low, high)
         finish(axes, xlabel=f"success rate in {num_episodes} episodes", ylabel="probability")
 
     failed = chance_below(threshold, truth, num_episodes)
@@ -104,15 +110,17 @@ def clock_panel() -> Panel:
     """Value and best action of every state, with k steps left."""
     model = tabular_model("FrozenLake-v1")
     q_values = values_by_steps_left(model, model.max_episode_steps or 100)
+    limits = with_heights({name: AGENTS[name] for name in BEST})
 
     def answer(steps_left: int) -> Answer:
         board = picture_of_values(model, q_values[steps_left - 1], f"{steps_left} steps left")
         chance = [float(model.start @ q.max(-1)) for q in q_values]
 
         def draw(axes: Any) -> None:
-            axes.plot(range(1, len(chance) + 1), chance, linewidth=2)
-            axes.plot(steps_left, chance[steps_left - 1], "o", markersize=9)
-            finish(axes, xlabel="steps left", ylabel="chance to reach the goal")
+            axes.plot(steps_left, chance[steps_left - 1], "o", markersize=9, color="C0")
+            curve = Curve(range(1, len(chance) + 1), [chance])
+            labels = {"xlabel": "steps left", "ylabel": "chance to reach the goal"}
+            draw_lines(axes, {"with a clock": curve}, limits=limits, **labels)
 
         picture: Image.Image = side_by_side(board, chart(draw, width=4.6, height=2.3))
         return Answer(picture, f"from the start with {steps_left} steps left: {chance[steps_left - 1]:.6f}")

@@ -7,9 +7,10 @@
 The race is made of pieces: one seed of one lesson, ours and then SB3's with one of its settings in the same process,
 so that a busy minute hits both. Every piece is a file of the folder (one to three minutes each); call again to go on
 where a call was cut off, or give `--pieces N` for the next N. All stop at the first evaluation (100 episodes, no chance
-in the actions, the same start states) at or above 475, or at their budget; steps a second leave evaluations out. Ours
-has its own settings. Seconds are the processor's: everybody computes with one thread, so that they are the wall's too
-where nothing else runs, and hardly change where much does. Left out: start-up of the interpreter, the same for all.
+in the actions, the same start states, as many steps apart for both) at or above 475, or at their budget; seconds to 475
+include those evaluations, steps a second leave them out. Ours has its own settings. Seconds are the processor's:
+everybody computes with one thread, so that they are the wall's too where nothing else runs, and hardly change where
+much does. Left out: start-up of the interpreter, the same for all.
 """
 
 import argparse

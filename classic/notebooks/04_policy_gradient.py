@@ -87,7 +87,9 @@ display(noise_panel())
 # ## A run, live
 #
 # Pick a method, press the button, pick another. One warning: the policy-gradient "loss" is no measure of anything. It
-# may rise while the agent gets better. Watch the return.
+# may rise while the agent gets better. Watch the return, and below it the **entropy** (from $\log 2$, a fair coin, down
+# as the policy makes up its mind; at 0 it has nothing left to compare), the **KL** of an update (how far one step moved
+# the policy) and how much of the returns the critic foresees (REINFORCE has none).
 
 # %%
 pole = pole_panel()

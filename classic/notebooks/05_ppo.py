@@ -120,6 +120,19 @@ print(f"by hand: {mean_return_by_hand():.1f}")
 # model.save("ppo_cartpole")
 # ```
 
+# %% [markdown]
+# Below the returns stand the four figures by which one tells a healthy update from a sick one (of our latest run):
+#
+# - the **entropy** of the policy, $-\sum_a \pi \log \pi$, begins at $\log 2$, a fair coin, and falls slowly; a plunge
+#   to 0 means that it has stopped to look around;
+# - the **KL** from the policy that sampled to the one that the epochs make of it, estimated from the ratios as the mean
+#   of $\rho - 1 - \log \rho$: about a hundredth here; a jump is an update that went too far;
+# - the **clip fraction**: how many samples lie on the flat part of the objective and teach nothing more;
+# - the **explained variance** of the critic: 1 if it foresees all returns, 0 if a constant does as well. It climbs
+#   while poles fall early and late, and drops when all of them stand: then there is nothing left to explain.
+#
+# The loss is not among them; it says nothing about how well the agent does.
+
 # %%
 pole = pole_panel()
 display(pole)

@@ -58,6 +58,22 @@ def test_weights_are_orthogonal_and_there_is_no_bias() -> None:
     assert not last.bias.any()
 
 
+def test_policy_and_critic_start_with_the_gains_of_the_37_details() -> None:
+    """Huang et al. 2022, detail 2: sqrt(2), for the policy's head 0.01, for the critic's 1; two tanh networks apart."""
+    policy = ActorCritic(4, 3)
+    for network, gain in ((policy.actor, 0.01), (policy.critic, 1.0)):
+        assert [type(layer).__name__ for layer in network] == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
+        first, second, head = network[0], network[2], network[4]
+        assert (first.out_features, second.out_features) == (64, 64)
+        for layer, expected in ((first, math.sqrt(2)), (second, math.sqrt(2)), (head, gain)):
+            assert torch.linalg.svdvals(layer.weight).tolist() == pytest.approx(
+                [expected] * min(layer.weight.shape), rel=1e-4
+            )
+            assert not layer.bias.any()
+    actor, critic = ({id(weight) for weight in network.parameters()} for network in (policy.actor, policy.critic))
+    assert not actor & critic
+
+
 @pytest.mark.parametrize("continuous", [False, True])
 def test_numpy_acts_as_torch_says_also_after_a_step_of_training(continuous: bool) -> None:
     policy = policy_of(continuous=continuous)

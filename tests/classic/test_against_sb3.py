@@ -1,16 +1,21 @@
 """Stable-Baselines3 beside ours: the course's two lines are its defaults, and it is judged as ours is."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from classic import dqn_command, policy_gradient_command, ppo_command
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
 from classic.agent_command import agent_parser, race, sb3_budgets
+from classic.agent_report import report
 from classic.errors import LessonError
 from classic.ppo import Settings
 from classic.ppo_command import LESSON, main
+from classic.training_runs import Budget, Point, Result
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
@@ -29,14 +34,14 @@ def test_the_course_uses_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(PRESETS))
-def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classic.against_sb3.EVALUATE_EVERY", 1000)
+def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path) -> None:
     points = train_sb3(
         "CartPole-v1",
         0,
         algorithm=algorithm,
         preset=PRESETS[algorithm]["tuned"],
         num_steps=1300,
+        evaluate_every=1000,
         num_evaluation_episodes=4,
         save=tmp_path / "model.zip",
         clock=iter(range(1000)).__next__,
@@ -46,6 +51,41 @@ def test_it_is_trained_and_judged(algorithm: str, tmp_path: Path, monkeypatch: p
     assert [point.step >= 1000 for point in points] == [True, True]  # after 1,000 steps, and at the end
     assert all(8 <= point.mean_return <= 500 for point in points)
     assert (tmp_path / "model.zip").is_file()
+
+
+def test_evaluations_are_as_far_apart_as_they_are_told_to() -> None:
+    preset = replace(PRESETS["PPO"]["tuned"], arguments={"n_steps": 8, "batch_size": 64, "n_epochs": 1})  # 64 steps
+    how = {"algorithm": "PPO", "preset": preset, "num_steps": 640, "num_evaluation_episodes": 2}
+    points = train_sb3("CartPole-v1", 0, evaluate_every=150, **how)
+    assert [point.step for point in points] == [192, 384, 576, 640]  # rollouts are not interrupted
+
+
+@pytest.mark.parametrize(
+    ("lesson", "settings", "apart"),
+    [
+        (ppo_command, Settings(), 2048),  # every iteration
+        (ppo_command, Settings(evaluate_every=5000), 5000),
+        (dqn_command, dqn_command.SETTINGS["CartPole-v1"], 500),
+        (policy_gradient_command, policy_gradient_command.SETTINGS["CartPole-v1", "actor_critic"], 10_000),
+    ],
+)
+def test_both_are_evaluated_as_many_steps_apart(
+    lesson: ModuleType, settings: Budget, apart: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is looked at more often is seen at the threshold sooner."""
+    asked: list[int] = []
+    points = [Point(apart, 1.0, 20.0, {}, 1.0)]
+
+    def theirs(*_: object, evaluate_every: int, **__: object) -> list[Point]:
+        asked.append(evaluate_every)
+        return points
+
+    monkeypatch.setattr("classic.agent_command.train_sb3", theirs)
+    ours = replace(lesson.LESSON, train=lambda *_, **__: Result(None, {}, points, apart, 1.0))
+    args = agent_parser("", type(settings), ours).parse_args(["--against-sb3", "tuned", "course", "--quiet"])
+    runs = race(ours, args, settings, "a race")
+    assert asked == [apart, apart]
+    assert f"for everybody every {apart:,} steps or so" in report(runs)
 
 
 def test_a_model_that_was_saved_acts_the_same_to_the_last_bit(tmp_path: Path) -> None:
@@ -68,6 +108,7 @@ def test_it_stops_where_it_is_told_to() -> None:
         algorithm="PPO",
         preset=PRESETS["PPO"]["tuned"],
         num_steps=50_000,
+        evaluate_every=2000,
         num_evaluation_episodes=4,
         stop_at=5.0,  # anybody's first evaluation
     )

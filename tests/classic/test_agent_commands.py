@@ -47,6 +47,19 @@ LESSONS = [
 ]
 
 
+def test_another_time_limit_has_another_baseline_and_no_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.json"
+    ppo_command.main(["--steps", "2048", "--max-episode-steps", "50", "--json", str(file), *SHORT])
+    shown = capsys.readouterr().out
+    assert "above 0: 50" in shown.splitlines()[-1]
+    assert "475" not in shown
+    written = json.loads(file.read_text())
+    assert written["options"] == {"max_episode_steps": 50}
+    assert written["seeds"][0]["threshold"] is None
+
+
 @pytest.mark.parametrize(("main", "name", "typed", "settings", "picture", "words", "measured"), LESSONS)
 def test_it_trains_writes_saves_and_reloads(
     main: Main,
@@ -67,6 +80,7 @@ def test_it_trains_writes_saves_and_reloads(
     assert measured(written)
     assert settings.items() <= written["settings"].items()
     assert EVERYBODY | {picture} <= {file.name for file in tmp_path.iterdir()}
+    assert (tmp_path / "diagnostics.png").is_file() == (name != "dqn")  # whose monitor is another
     shown = capsys.readouterr().out
     assert words in shown
     assert "interquartile mean of ours" in shown

@@ -56,7 +56,8 @@ def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations take longer than these short trainings."""
+    """Evaluations and pictures take longer than these short trainings."""
+    monkeypatch.setattr("classic.training_panel.NUM_PICTURES", 2)
     for lesson in ("dqn", "policy_gradient", "ppo"):
         monkeypatch.setattr(f"classic.{lesson}_panels.NUM_EPISODES", 2)
 

@@ -63,6 +63,20 @@ def test_another_seed_gives_other_episodes() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_a_smaller_batch_is_the_first_of_the_same_episodes() -> None:
+    def act(seen: np.ndarray) -> np.ndarray:
+        return (seen[:, 2] > 0).astype(np.int64)
+
+    streams = VectorStreams(make_vector("CartPole-v1", 5), 0)
+    every = whole_episodes(streams, act, 3)
+    assert streams.episode_returns == every.is_step.sum(1).tolist()
+    some = whole_episodes(streams, act, 3, num_episodes=2)
+    assert some.is_step.sum(1).tolist() == [*every.is_step.sum(1).tolist()[:2], 0, 0, 0]
+    assert np.array_equal(some.observations[:2], every.observations[:2, : some.observations.shape[1]])
+    assert streams.num_steps == every.is_step.sum() + some.is_step.sum()
+    assert streams.episode_returns[5:] == streams.episode_returns[:2]
+
+
 # --- advantages ------------------------------------------------------------------------------------------------------
 
 
@@ -210,28 +224,27 @@ def trained(probe: str, **changes: object) -> ActorCritic:
 
 
 VALUE_PROBES = [
-    pytest.param("ConstantReward", (0.0,), [1.0], marks=pytest.mark.slow),  # easier than those below
-    pytest.param("SeenReward", (-1.0, 1.0), [-1.0, 1.0], marks=pytest.mark.slow),
-    ("LateReward", (0.0, 1.0), [0.9, 1.0]),
-    ("ForEver", (0.0,), [10.0]),  # 1 / (1 - gamma): a time limit is no end
-    ("FiveSteps", (0.0, 0.8), [4.0951, 1.0]),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
+    ("ConstantReward", (0.0,), [1.0], 2000),
+    ("SeenReward", (-1.0, 1.0), [-1.0, 1.0], 2000),
+    ("LateReward", (0.0, 1.0), [0.9, 1.0], 6000),
+    ("ForEver", (0.0,), [10.0], 6000),  # 1 / (1 - gamma): a time limit is no end
+    ("FiveSteps", (0.0, 0.8), [4.0951, 1.0], 6000),  # (1 - gamma^5) / (1 - gamma), and the last step's reward
 ]
 
 
 @pytest.mark.parametrize("method", ["baseline", "actor_critic"])
-@pytest.mark.parametrize(("probe", "observations", "expected"), VALUE_PROBES)
+@pytest.mark.parametrize(("probe", "observations", "expected", "num_steps"), VALUE_PROBES)
 def test_the_critic_finds_the_value(
-    probe: str, observations: tuple[float, ...], expected: list[float], method: str
+    probe: str, observations: tuple[float, ...], expected: list[float], num_steps: int, method: str
 ) -> None:
-    policy = trained(probe, method=method)
+    policy = trained(probe, method=method, num_steps=num_steps)
     values = policy.values(torch.tensor(observations).unsqueeze(-1)).tolist()
     assert values == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
-@pytest.mark.slow  # easier than the next
 @pytest.mark.parametrize("method", METHODS)
 def test_the_better_action_is_found(method: str) -> None:
-    assert trained("TwoActions", method=method).best(np.zeros((1, 1), dtype=np.float32)).tolist() == [1]
+    assert trained("TwoActions", method=method, num_steps=640).best(np.zeros((1, 1), dtype=np.float32)).tolist() == [1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -267,6 +280,48 @@ def test_reinforce_never_trains_the_critic() -> None:
     assert metrics["kl"] > 0
 
 
+def test_the_policys_gradient_is_clipped_to_a_norm_of_one_half() -> None:
+    assert Settings().max_grad_norm == 0.5
+    trainer = Trainer("CartPole-v1", replace(SMALL, method="reinforce", scaling="none"), 0, {})
+    assert trainer.iterate(0.0)["gradient_norm"] > 0.5  # as it was before
+    gradients = [weight.grad for weight in trainer.policy.actor.parameters() if weight.grad is not None]
+    assert torch.cat([gradient.flatten() for gradient in gradients]).norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_both_learning_rates_fall_to_0_and_adam_has_its_epsilon() -> None:
+    trainer = Trainer("CartPole-v1", replace(SMALL, method="baseline"), 0, {})
+    groups = [optimizer.param_groups[0] for optimizer in (trainer._actor_optimizer, trainer._critic_optimizer)]
+    assert [group["eps"] for group in groups] == [1e-5, 1e-5]
+    trainer.iterate(0.75)
+    assert [group["lr"] for group in groups] == pytest.approx([0.01 / 4, 0.02 / 4])
+    before = [weight.clone() for weight in trainer.policy.parameters()]
+    trainer.iterate(1.0)  # all is spent
+    assert all(torch.equal(old, new) for old, new in zip(before, trainer.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whole_episodes_end_where_the_budget_ends(method: str) -> None:
+    """Every episode of the pendulum takes 200 steps: 16 of them are more than a budget of 3,000, and 15 are not.
+
+    Actor-critic cuts its streams anywhere: 46 rollouts of 16 x 4 fit, and nothing ends in its first 200 columns.
+    """
+    settings = replace(SMALL, method=method, num_steps=3000, num_evaluation_episodes=1)  # type: ignore[arg-type]
+    assert train("Pendulum-v1", settings, 0).num_steps == (3000 if method != "actor_critic" else 2944)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "baseline"])
+def test_episodes_that_grow_do_not_exceed_the_budget(method: str) -> None:
+    """Batches get smaller before they could; the number of episodes never depends on how long they turn out."""
+    trainer = Trainer("CartPole-v1", replace(SMALL, method=method, num_steps=4000), 0, {})  # type: ignore[arg-type]
+    while trainer.fits():
+        settled, left = trainer.num_episodes(), 4000 - trainer.streams.num_steps
+        assert settled == min(16, left // 500)
+        num_episodes = len(trainer.streams.episode_returns)
+        trainer.iterate(0.0)
+        assert len(trainer.streams.episode_returns) == num_episodes + settled
+    assert 3500 < trainer.streams.num_steps <= 4000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["baseline", "actor_critic"])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -288,6 +343,7 @@ def test_the_rod_is_swung_up() -> None:
         (["--env", "Pendulum-v0"], "--env Pendulum-v1"),
         (["--env", "Taxi-v4"], r"classic\.q_learning"),
         (["--steps", "100"], "--steps 512"),
+        (["--method", "reinforce", "--num-envs", "4", "--steps", "400"], "--steps 500 .* --max-episode-steps 400"),
         (["--gamma", "1.5"], "--gamma 0.99"),
         (["--load", "nowhere.pt"], r"python -m classic\.policy_gradient --env CartPole-v1 --save nowhere\.pt"),
         (["--env", "Pendulum-v1", "--against-sb3", "tuned"], "--env CartPole-v1"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from classic.agent_pictures import curve_of
 from classic.agent_report import Runs, race_text, record, report
+from classic.curves import Curve
 from classic.ppo import Settings
 from classic.training_runs import Point, Result, evaluation_seed, first_at, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
@@ -45,10 +46,15 @@ class Scripted:
         self.policy = Chooser()
         self.script = iter(script)
         self.progress: list[float] = []
+        self.num_steps = 0  # of the budget
 
     def __call__(self, env_id: str, settings: Short, seed: int, options: dict[str, Any]) -> "Scripted":
         self.made_for = (env_id, seed, options)
+        self.num_steps = settings.num_steps
         return self
+
+    def fits(self) -> bool:
+        return self.streams.num_steps + 20 <= self.num_steps
 
     def iterate(self, progress: float) -> dict[str, float]:
         self.progress.append(progress)
@@ -179,6 +185,38 @@ def test_without_a_threshold_nothing_is_said_about_the_way_there() -> None:
     assert "never" not in text
 
 
+@pytest.mark.parametrize(
+    ("env_id", "options", "by_hand", "threshold"),
+    [
+        ("CartPole-v1", {"max_episode_steps": 500}, "500", 475.0),  # typed, but no other than the registered one
+        ("CartPole-v1", {"max_episode_steps": 60}, "60", None),
+        ("CartPole-v1", {"sutton_barto_reward": True}, "0", None),  # -1 for a fall, else 0
+        ("CartPole-v0", {}, "200", 195.0),
+    ],
+)
+def test_threshold_and_baseline_are_those_of_the_environment_that_was_made(
+    env_id: str, options: dict[str, Any], by_hand: str, threshold: float | None
+) -> None:
+    runs = replace(RUNS, env_id=env_id, options=options, theirs={})
+    assert runs.threshold == threshold
+    lines = report(runs).splitlines()
+    assert lines[-1].endswith(f"above 0: {by_hand}")
+    assert ("steps to" in lines[1]) == (threshold is not None)
+    assert record("ppo", runs)["seeds"][0]["threshold"] == threshold
+
+
+def test_the_baseline_is_played_in_the_first_seeds_own_test_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def played(env: Any, act: Any, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return np.array([7.0] * env.num_envs)
+
+    monkeypatch.setattr("classic.agent_report.returns_of_first_episodes", played)
+    assert report(RUNS).endswith("above 0: 7")
+    assert seeds == [evaluation_seed(3)]
+
+
 def test_the_record_keeps_every_curve() -> None:
     written = record("ppo", RUNS)
     assert [row["steps_to_threshold"] for row in written["seeds"]] == [2000, 1000]
@@ -186,7 +224,34 @@ def test_the_record_keeps_every_curve() -> None:
     assert written["last_return"]["interquartile_mean"] == 390
 
 
-def test_a_run_that_stopped_early_stays_at_its_height() -> None:
-    curve = curve_of([OURS[0].points, OURS[0].points[:1]])
+# --- curves over seeds -----------------------------------------------------------------------------------------------
+
+
+def straight(*steps: int) -> list[Point]:
+    """A run whose mean return is a hundredth of its steps, evaluated at these."""
+    return [Point(step, 1.0, step / 100, {"entropy": step / 1000}, 1.0) for step in steps]
+
+
+def test_seeds_with_steps_of_their_own_are_averaged_at_the_same_steps() -> None:
+    """Runs on one straight line, whatever the steps at which they were looked at: so is their mean."""
+    curve = curve_of([straight(1000, 2100, 3300), straight(900, 2500, 2700, 4000), straight(1000, 3500)])
+    assert curve.steps == [900, 1000, 2100, 2500, 2700, 3300, 3500, 4000]
+    middle = dict(zip(curve.steps, curve.middle(), strict=True))
+    assert {step: height for step, height in middle.items() if 1000 <= step <= 3300} == pytest.approx(
+        {step: step / 100 for step in (1000, 2100, 2500, 2700, 3300)}
+    )
+
+
+def test_no_mean_is_made_where_a_seed_was_not_measured() -> None:
+    curve = curve_of([OURS[0].points, OURS[0].points[:1]])  # the second one stopped early
     assert curve.steps == [1000, 2000]
-    assert curve.values == [[100.0, 480.0], [100.0, 100.0]]
+    assert curve.values == [pytest.approx([100.0, 480.0]), pytest.approx([100.0, np.nan], nan_ok=True)]
+    assert curve.middle() == pytest.approx([100.0, np.nan], nan_ok=True)
+
+
+def test_curves_of_a_metric_leave_out_what_has_none() -> None:
+    """DQN's first points come from the warm-up, REINFORCE has no critic whose figures could be drawn."""
+    curve = curve_of([[point(500, 1.0, 20.0), *straight(1000, 3000)], straight(1000, 2000, 3000)], "entropy")
+    assert curve.steps == [1000, 2000, 3000]
+    assert curve.middle() == pytest.approx([1.0, 2.0, 3.0])
+    assert curve_of([OURS[0].points], "entropy") == Curve([], [])

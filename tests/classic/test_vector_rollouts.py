@@ -10,7 +10,6 @@ from classic.vector_rollouts import (
     VectorStreams,
     act_by_sign,
     make_vector,
-    require_learnable,
     returns_of_first_episodes,
 )
 from tests.classic.probes import MAGIC, register_probes
@@ -150,12 +149,6 @@ def test_a_linear_policy_balances_for_500_steps() -> None:
 def test_environments_that_can_not_be_learned_here_are_refused(env_id: str, message: str) -> None:
     with pytest.raises(LessonError, match=message):
         make_vector(env_id, 2)
-
-
-def test_other_ways_to_reset_are_refused() -> None:
-    env = gym.make_vec("CartPole-v1", 2, "sync", {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP})
-    with pytest.raises(LessonError, match="autoreset_mode"):
-        require_learnable(env, "CartPole-v1")
 
 
 def test_unknown_options_are_refused() -> None:
