@@ -18,7 +18,7 @@ from tqdm import tqdm
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
 from classic.agent_report import Runs, record
 from classic.command_line import file_to_write, lesson_parser, positive_whole
-from classic.environments import environment_options
+from classic.environment_options import environment_options
 from classic.errors import LessonError
 from classic.records import table_text, write_json
 from classic.saved_policies import load_policy, save_policy

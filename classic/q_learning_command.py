@@ -22,7 +22,7 @@ from classic.dynamic_programming import (
     greedy_policy,
     value_iteration,
 )
-from classic.environments import environment_options
+from classic.environment_options import environment_options
 from classic.errors import LessonError
 from classic.q_learning import Result, Settings, learn
 from classic.records import table_text, write_json

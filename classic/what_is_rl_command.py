@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from classic.command_line import lesson_parser, positive_whole
 from classic.dynamic_programming import greedy_policy, value_iteration
-from classic.environments import environment_options, make_environment
+from classic.environment_options import environment_options
+from classic.environments import make_environment
 from classic.errors import LessonError
 from classic.keyboard import read_keys
 from classic.records import table_text, write_json

@@ -1,5 +1,6 @@
 """Seeds, schedules, tables, JSON, curves, pictures and replays: what the lessons share."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from classic.curves import Curve, draw_curves
-from classic.environments import current_id, environment_options, specification
+from classic.environment_options import environment_options
+from classic.environments import current_id, specification
 from classic.errors import LessonError
 from classic.pictures import (
     picture_of_cart_pole,
@@ -95,10 +97,32 @@ def test_json_has_the_machine_and_no_infinity(tmp_path: Path) -> None:
         ("LunarLander-v2", "LunarLander-v3"),
         ("Pendelum-v1", "Pendulum-v1"),
         ("Zork-v1", None),
+        ("Nope-v9", None),  # which is spelled a little like Hopper
+        ("frozenlak", "FrozenLake-v1"),
+        ("MountainCart-v0", "MountainCar-v0"),
+        ("Hopper-v9", "Hopper-v5"),  # the very name: what it needs is told when it is made
     ],
 )
 def test_what_was_meant(typed: str, meant: str | None) -> None:
     assert current_id(typed) == meant
+
+
+def test_only_what_works_here_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def with_and_without(installed: bool) -> str | None:
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: installed or None if name == "mujoco" else found(name)
+        )
+        return current_id("Hoper-v5")
+
+    assert with_and_without(False) is None
+    assert with_and_without(True) == "Hopper-v5"
+
+
+def test_a_module_that_is_not_there_is_no_traceback() -> None:
+    with pytest.raises(LessonError, match="type --env FrozenLake-v1, Taxi-v4 or CartPole-v1"):
+        specification("nowhere:Robot-v1")
 
 
 @pytest.mark.parametrize(
