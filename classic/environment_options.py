@@ -3,7 +3,7 @@
 Gymnasium checks little: a map that it does not know is a `KeyError`, "maybe" counts as true, and a success rate of 2
 gives a table with probabilities below 0. What an option is, its default tells.
 
-Left out: environments whose arguments hide behind `**kwargs`; those answer for themselves.
+Left out: arguments that hide behind `**kwargs`; those the environment itself must refuse (`refused_by`).
 
     python -m classic.q_learning --env-option is_slippery=false
 """
@@ -78,11 +78,17 @@ def require_options(spec: Any, options: Mapping[str, Any]) -> None:
     """
     if not options:
         return
+    creator = spec.entry_point
     try:
-        defaults = {**_arguments(load_env_creator(spec.entry_point)), **spec.kwargs}
+        parameters = inspect.signature(creator if callable(creator) else load_env_creator(creator)).parameters.values()
     except (ImportError, gym.error.DependencyNotInstalled):
         return  # it can not be made at all, which whoever makes it says better
+    hidden = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    known = [one for one in parameters if one.name not in RESERVED and one.kind != one.VAR_KEYWORD]
+    defaults = {**{one.name: one.default for one in known}, **spec.kwargs}
     for name, value in options.items():
+        if hidden and name not in defaults:
+            continue
         _require_known(spec.id, name, value, list(defaults))
         _require_kind(spec.id, name, value, defaults[name])
         switch = SWITCHES.get(name)
@@ -93,10 +99,12 @@ def require_options(spec: Any, options: Mapping[str, Any]) -> None:
             )
 
 
-def _arguments(creator: Any) -> dict[str, Any]:
-    """Name to default of what a learner may choose."""
-    parameters = inspect.signature(creator).parameters.values()
-    return {one.name: one.default for one in parameters if one.name not in RESERVED and one.kind != one.VAR_KEYWORD}
+def refused_by(env_id: str, options: Mapping[str, Any], error: Exception) -> LessonError:
+    """What an environment said when it could not be made with these options."""
+    given = " ".join(f"{name}={value}" for name, value in options.items())
+    return LessonError(
+        f"{env_id} was given {given} and can not be made with that ({type(error).__name__}: {error}): leave it out"
+    )
 
 
 def _require_known(env_id: str, name: str, value: Any, known: list[str]) -> None:

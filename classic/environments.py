@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from classic.environment_options import require_options
+from classic.environment_options import refused_by, require_options
 from classic.errors import LessonError
 
 
@@ -78,3 +78,7 @@ def make_environment(env_id: str, *, max_episode_steps: int | None = None, **opt
         return gym.make(spec, **limit, **options)
     except gym.error.DependencyNotInstalled as error:
         raise LessonError(f"{env_id} needs a library that is not installed: {error}") from None
+    except Exception as error:
+        if not options:  # nothing that was typed
+            raise
+        raise refused_by(env_id, options, error) from None

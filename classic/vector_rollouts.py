@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from classic.environment_options import require_options
+from classic.environment_options import refused_by, require_options
 from classic.environments import specification
 from classic.errors import LessonError
 
@@ -54,6 +54,10 @@ def make_vector(env_id: str, num_envs: int, *, max_episode_steps: int | None = N
         env = gym.make_vec(spec, num_envs=num_envs, **limit, **options)
     except gym.error.DependencyNotInstalled as error:
         raise LessonError(f"{env_id} needs a library that is not installed: {error}") from None
+    except Exception as error:
+        if not options:  # nothing that was typed
+            raise
+        raise refused_by(env_id, options, error) from None
     require_learnable(env, env_id)
     return env
 
