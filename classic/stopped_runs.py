@@ -58,10 +58,10 @@ def end_early(lesson: str, args: argparse.Namespace, num_finished: int, missing:
     told = f"stopped by Ctrl-C: {num_finished} of {args.seeds} seeds are in the table"
     if args.json or args.out:
         told += " and in the files"
-    if num_finished < args.seeds:
-        told += f"; for the rest type\n{rest_of(lesson, args, num_finished)}"
     if missing:
         told += f"; what {missing} measures is missing"
+    if num_finished < args.seeds:
+        told += f"; for the rest type\n{rest_of(lesson, args, num_finished)}"
     print(told, file=sys.stderr)
     sys.exit(EXIT_CODE)
 
