@@ -12,12 +12,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from classic.command_line import MAX_SEED
+from classic.errors import LessonError
+
 T = TypeVar("T")
 EXIT_CODE = 130  # as shells have it: 128 + the number of SIGINT
 
 
 def seeds_of(args: argparse.Namespace) -> list[int]:
-    """The seeds that were asked for."""
+    """The seeds that were asked for.
+
+    Raises:
+        LessonError: the last of them are those of test episodes.
+    """
+    if args.seed + args.seeds > MAX_SEED:
+        raise LessonError(
+            f"got --seed {args.seed} and --seeds {args.seeds}; seeds from {MAX_SEED} on belong to test episodes: type "
+            f"--seeds {MAX_SEED - args.seed} or less"
+        )
     return list(range(args.seed, args.seed + args.seeds))
 
 

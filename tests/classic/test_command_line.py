@@ -91,6 +91,14 @@ def test_what_can_not_be_is_refused_before_anything_is_trained(
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize("lesson", ALL)
+def test_seeds_do_not_reach_into_those_of_test_episodes(lesson: str) -> None:
+    with pytest.raises(LessonError, match="seeds from 1000000 on belong to test episodes: type --seeds 2 or less"):
+        LESSONS[lesson].main(["--seed", "999998", "--seeds", "1e12", "--quiet"])
+    with pytest.raises(AssertionError, match="training began"):
+        LESSONS[lesson].main(["--seed", "999998", "--seeds", "2", "--quiet"])
+
+
 @pytest.mark.parametrize("lesson", AGENTS)
 def test_a_policy_needs_a_place_too(lesson: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
