@@ -24,7 +24,7 @@ def specification(env_id: str) -> Any:
     """
     try:
         return gym.spec(env_id)
-    except (gym.error.Error, ValueError, ImportError):  # ImportError: "module:id" of a module that is not there
+    except (gym.error.Error, ValueError):
         instead = current_id(env_id)
         raise LessonError(
             f"got the environment {env_id!r}, which Gymnasium {gym.__version__} does not have; "
