@@ -65,6 +65,17 @@ def press_ctrl_c(lesson: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(module, name, stop_at(seed, 2, there))
 
 
+def code_of(main: Callable[[list[str]], None], words: list[str]) -> Any:
+    """How the command ended. A Ctrl-C that nobody caught would end all of the tests."""
+    try:
+        main(words)
+    except SystemExit as ended:
+        return ended.code
+    except KeyboardInterrupt:
+        return "a KeyboardInterrupt"
+    return 0
+
+
 def seeds_in(file: Path) -> list[int]:
     seeds = json.loads(file.read_text())["seeds"]
     return [seed["seed"] if isinstance(seed, dict) else seed for seed in seeds]
@@ -78,9 +89,7 @@ def test_finished_seeds_are_kept_and_the_rest_can_be_typed(
     files = ["--json", str(tmp_path / "found.json"), "--out", str(tmp_path / "pictures")]
     with monkeypatch.context() as patched:
         press_ctrl_c(lesson, 5, patched)
-        with pytest.raises(SystemExit) as ended:
-            module.main([*words, "--seed", "3", "--seeds", "4", "--quiet", *files])
-    assert ended.value.code == 130
+        assert code_of(module.main, [*words, "--seed", "3", "--seeds", "4", "--quiet", *files]) == 130
     told = capsys.readouterr()
     assert "stopped by Ctrl-C: 2 of 4 seeds are in the table and in the files" in told.err
     assert seeds_in(tmp_path / "found.json") == [3, 4]
@@ -128,9 +137,7 @@ def test_a_seed_counts_where_stable_baselines_has_trained_too(
 
     monkeypatch.setattr(agent_command, "train_sb3", sb3)
     words = ["--steps", "2048", *SMALL, "--quiet", "--against-sb3", "tuned", "--seeds", "3"]
-    with pytest.raises(SystemExit) as ended:
-        ppo_command.main([*words, "--json", str(tmp_path / "found.json")])
-    assert ended.value.code == 130
+    assert code_of(ppo_command.main, [*words, "--json", str(tmp_path / "found.json")]) == 130
     assert seeds_in(tmp_path / "found.json") == [0]
     assert "1 of 3 seeds" in capsys.readouterr().err
 
@@ -148,8 +155,7 @@ def test_the_first_policy_is_saved_and_the_rest_does_not_write_over_it(
 ) -> None:
     module, words, _, _ = LESSONS["ppo"]
     press_ctrl_c("ppo", 1, monkeypatch)
-    with pytest.raises(SystemExit):
-        module.main([*words, "--seeds", "2", "--quiet", "--save", str(tmp_path / "first.pt")])
+    assert code_of(module.main, [*words, "--seeds", "2", "--quiet", "--save", str(tmp_path / "first.pt")]) == 130
     told = capsys.readouterr()
     assert (tmp_path / "first.pt").is_file()
     assert "1 of 2 seeds are in the table; for the rest" in told.err
@@ -164,9 +170,8 @@ def test_a_measurement_that_is_cut_off_loses_no_seed(
 
     module, words, _, _ = LESSONS["policy_gradient"]
     monkeypatch.setattr(module, "measure_gradients", measure)
-    with pytest.raises(SystemExit) as ended:
-        module.main([*words, "--gradient-variance", "--quiet", "--json", str(tmp_path / "found.json")])
-    assert ended.value.code == 130
+    files = ["--json", str(tmp_path / "found.json")]
+    assert code_of(module.main, [*words, "--gradient-variance", "--quiet", *files]) == 130
     assert seeds_in(tmp_path / "found.json") == [0]
     assert "1 of 1 seeds are in the table and in the files; what --gradient-variance measures is missing" in (
         capsys.readouterr().err
@@ -182,9 +187,7 @@ def test_worlds_of_the_only_seed_are_kept(
     words = ["--env", "bidding", "sandbox", "cooling", "--steps", "4", "--quiet"]
     with monkeypatch.context() as patched:
         patched.setattr(real_world_command, "reach", reach)
-        with pytest.raises(SystemExit) as ended:
-            real_world_command.main([*words, "--json", str(tmp_path / "found.json")])
-    assert ended.value.code == 130
+        assert code_of(real_world_command.main, [*words, "--json", str(tmp_path / "found.json")]) == 130
     told = capsys.readouterr()
     assert "stopped by Ctrl-C in seed 0: the table is without sandbox, cooling" in told.err
     assert "agent: " in told.out
