@@ -7,6 +7,7 @@ charts, which stand in `dqn_command`, `policy_gradient_command`, `ppo_command`.
 """
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,15 +18,17 @@ from tqdm import tqdm
 
 from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
 from classic.agent_report import Runs, record
-from classic.command_line import file_to_write, lesson_parser, positive_whole
-from classic.environments import environment_options
+from classic.command_line import file_to_write, finite, lesson_parser, positive_whole, refuse_ignored, write_each
+from classic.environment_options import environment_options
 from classic.errors import LessonError
 from classic.records import table_text, write_json
-from classic.saved_policies import load_policy, save_policy
-from classic.training_runs import Budget, Point, Result, evaluation_seed, one_thread, steps_between_evaluations
+from classic.saved_policies import fresh_seed, load_policy, require_fit, save_policy
+from classic.stopped_runs import nothing_finished, seeds_of
+from classic.training_runs import Budget, Point, Result, one_thread, steps_between_evaluations
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
 S = TypeVar("S", bound=Budget)
+OF_A_TEST = {"env", "env_option", "max_episode_steps", "seed", "load", "episodes", "json", "quiet"}  # beside --load
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Lesson:
 def agent_parser(description: str, settings: type[Any], lesson: Lesson) -> argparse.ArgumentParser:
     """The options of all lessons, those of lessons 3 to 5, and one for each field of the settings."""
     parser = lesson_parser(description, env="CartPole-v1")
-    parser.add_argument("--stop-at", type=float, help="stop a seed at the first evaluation with this mean return")
+    parser.add_argument("--stop-at", type=finite, help="stop a seed at the first evaluation with this mean return")
     parser.add_argument("--save", type=file_to_write, metavar="FILE", help="write the first seed's best policy")
     parser.add_argument("--load", type=Path, metavar="FILE", help="test this policy instead of training")
     parser.add_argument("--episodes", type=positive_whole, default=100, help="for --load (default 100)")
@@ -97,7 +100,7 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> Runs[S]:
-    """Train with each seed: ours, then each of SB3's settings that was asked for.
+    """Train with each seed: ours, then each of SB3's settings that was asked for. Ctrl-C ends it with what is finished.
 
     Args:
         lesson: whose training.
@@ -107,18 +110,35 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
     """
     options = options_of(args)
     require_fair_race(args.env, args.against_sb3, options)
+    if args.against_sb3 and importlib.util.find_spec("stable_baselines3") is None:
+        raise LessonError("Stable-Baselines3 is not installed: type pip install stable-baselines3")
     budgets = sb3_budgets(lesson, args)
+    make_vector(args.env, 1, **options).close()  # what can not be is refused here, and not after the first seed
     one_thread()
-    seeds, clock = list(range(args.seed, args.seed + args.seeds)), clock_of(args)
-    runs = Runs[S](title, args.env, settings, seeds, [], {}, args.cpu_seconds, options)
+    seeds, clock = seeds_of(args), clock_of(args)
+    runs = Runs[S](title, args.env, settings, [*seeds], [], {}, args.cpu_seconds, options)
     runs.theirs.update({which: [] for which in args.against_sb3})
-    for seed in runs.seeds:  # alternating, so that a busy minute hits all
-        with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:
-            how = {"options": options, "stop_at": args.stop_at, "on_point": _shown_on(bar), "clock": clock}
-            runs.ours.append(lesson.train(args.env, settings, seed, **how))
-        for which, steps in budgets.items():
-            runs.theirs[which].append(_race_sb3(lesson, args, settings, seed, which, steps))
+    try:
+        for seed in seeds:  # alternating, so that a busy minute hits all
+            with progress_bar(args, settings.num_steps, f"seed {seed}") as bar:
+                how = {"options": options, "stop_at": args.stop_at, "on_point": _shown_on(bar), "clock": clock}
+                runs.ours.append(lesson.train(args.env, settings, seed, **how))
+            for which, steps in budgets.items():
+                runs.theirs[which].append(_race_sb3(lesson, args, settings, seed, which, steps))
+    except KeyboardInterrupt:
+        _keep_finished(lesson, args, runs)
     return runs
+
+
+def _keep_finished(lesson: Lesson, args: argparse.Namespace, runs: Runs[Any]) -> None:
+    """After Ctrl-C: a seed counts where everybody has trained with it."""
+    num_finished = min([len(runs.ours), *(len(results) for results in runs.theirs.values())])
+    if num_finished == 0:
+        if runs.ours:  # only Stable-Baselines3 was cut off
+            save_first(lesson, args, runs)
+        raise nothing_finished(runs.seeds) from None
+    for results in (runs.seeds, runs.ours, *runs.theirs.values()):
+        del results[num_finished:]  # type: ignore[attr-defined]
 
 
 def clock_of(args: argparse.Namespace) -> Callable[[], float]:
@@ -174,25 +194,55 @@ def _shown_on(bar: Any) -> Callable[[Point], None]:
 
 
 def write_files(
-    lesson: Lesson, args: argparse.Namespace, runs: Runs[Any], more: Mapping[str, Any] | None = None
+    lesson: Lesson,
+    args: argparse.Namespace,
+    runs: Runs[Any],
+    draw: Callable[[Path], None],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """The JSON, with what else the lesson found, and the first seed's best policy, where they were asked for."""
+    """The first seed's best policy, the JSON with what else the lesson found, pictures; each where it was asked for."""
+    writers: dict[str, Callable[[], object]] = {}
+    if args.save:  # first: only this can not be had again from the others
+        writers[str(args.save)] = lambda: save_first(lesson, args, runs)
     if args.json:
-        write_json(args.json, {**record(lesson.name, runs), **(more or {})})
+        writers[str(args.json)] = lambda: write_json(args.json, {**record(lesson.name, runs), **(more or {})})
+    if args.out:
+        writers[f"pictures to {args.out}"] = lambda: draw(args.out)
+    write_each(writers)
+
+
+def save_first(lesson: Lesson, args: argparse.Namespace, runs: Runs[Any]) -> None:
+    """The first seed's best policy, and how to test it."""
     if args.save:
         save_policy(args.save, runs.ours[0].policy, env_id=args.env, lesson=lesson.name)
         print(f"saved: python -m classic.{lesson.name} --env {args.env} --load {args.save}")
 
 
+def require_honoured(args: argparse.Namespace) -> None:
+    """Raise LessonError where --load leaves an option without effect, or its absence does."""
+    if args.load:
+        ignored = [name for name in args.typed if name not in OF_A_TEST]
+        refuse_ignored(args, f"--load {args.load}", ignored, "tests a policy and trains nothing")
+    elif "episodes" in args.typed:
+        raise LessonError(
+            f"got --episodes {args.episodes} without --load: it counts the episodes of a saved policy's test: type "
+            f"--load FILE too, or --num-evaluation-episodes {args.episodes} for the evaluations of a training"
+        )
+
+
 def judge_saved(lesson: Lesson, args: argparse.Namespace) -> None:
-    """Print mean and deviation of the saved policy's episodes without chance in the actions."""
+    """Print mean and deviation of the saved policy's episodes without chance in the actions.
+
+    The episodes are fresh: the policy was chosen on those of its evaluations, and looks better there than it is.
+    """
     policy = load_policy(args.load, lesson.network, env_id=args.env, lesson=lesson.name)
     env = make_vector(args.env, args.episodes, **options_of(args))
-    returns = returns_of_first_episodes(env, policy.best, evaluation_seed(args.seed))
+    require_fit(policy, env, path=args.load, env_id=args.env)
+    returns = returns_of_first_episodes(env, policy.best, fresh_seed(args.seed))
     env.close()
     row = [args.episodes, float(returns.mean()), float(returns.std()), float(returns.min()), float(returns.max())]
     columns = ["episodes", "mean return", "deviation", "lowest", "highest"]
-    print(f"{args.load} on {args.env}\n" + table_text(columns, [row]))
+    print(f"{args.load} on {args.env}, fresh episodes\n" + table_text(columns, [row]))
     if args.json:
         found = {"lesson": lesson.name, "env": args.env, "seed": args.seed, "returns": returns.tolist()}
-        write_json(args.json, found)
+        write_each({str(args.json): lambda: write_json(args.json, found)})

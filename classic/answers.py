@@ -8,7 +8,7 @@ that learnt from people who were a little charmed by flattery, so it adds `flaw`
 
 Left out: prompts in the plural, words that share meaning, and everything else that makes language hard.
 
-    python -m classic.real_world --only sandbox
+    python -m classic.real_world --env sandbox
 """
 
 from collections import Counter

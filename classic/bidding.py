@@ -12,7 +12,7 @@ knapsack of which the last piece may be cut.
 
 Left out: see `LEFT_OUT`.
 
-    python -m classic.real_world --only bidding
+    python -m classic.real_world --env bidding
 """
 
 from dataclasses import dataclass

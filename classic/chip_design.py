@@ -10,7 +10,7 @@ against it; Goldie et al. 2024, arXiv 2411.10053, in reply). On nine blocks nobo
 
 Left out: see `LEFT_OUT`.
 
-    python -m classic.real_world --only chip_design
+    python -m classic.real_world --env chip_design
 """
 
 from functools import cache

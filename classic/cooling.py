@@ -8,7 +8,7 @@ is judged exactly.
 Left out: see `LEFT_OUT`. The best known report of such a system, "Safety-first AI for autonomous data centre cooling"
 (DeepMind and Google 2018), is from real halls, with people and hard limits around the agent.
 
-    python -m classic.real_world --only cooling
+    python -m classic.real_world --env cooling
 """
 
 import numpy as np

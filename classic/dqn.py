@@ -34,6 +34,7 @@ from classic.q_network import QNetwork, q_network_for
 from classic.q_table import epsilon_greedy_actions
 from classic.replay_buffer import ReplayBuffer, Transitions, joined, transitions_of
 from classic.schedules import Schedule
+from classic.settings_checks import require_numbers
 from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import VectorStreams, make_vector
 
@@ -70,6 +71,7 @@ class Settings:
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         burst = self.num_envs * self.rollout_length
         needed = self.learning_starts + 2 * burst
         if self.num_steps < needed:
@@ -89,6 +91,11 @@ class Settings:
             raise LessonError(
                 f"got epsilon {self.epsilon_start} to {self.epsilon_end}; a probability lies between 0 and 1: type "
                 "--epsilon-start 1 --epsilon-end 0.05"
+            )
+        if not 0 <= self.epsilon_fraction <= 1:
+            raise LessonError(
+                f"got the epsilon fraction {self.epsilon_fraction}; it is a part of the training, between 0 and 1: "
+                "type --epsilon-fraction 0.16"
             )
         if not 0 < self.target_step <= 1:
             raise LessonError(

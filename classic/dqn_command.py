@@ -5,15 +5,28 @@ Left out: the algorithm (`classic.dqn`), and what lessons 3 to 5 share (`classic
     python -m classic.dqn --seeds 10 --stop-at 475
 """
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from classic.agent_command import Lesson, agent_parser, judge_saved, options_of, race, settings_of, write_files
+from classic.agent_command import (
+    Lesson,
+    agent_parser,
+    judge_saved,
+    options_of,
+    race,
+    require_honoured,
+    settings_of,
+    write_files,
+)
 from classic.agent_report import report
+from classic.command_line import read_arguments, refuse_ignored
 from classic.dqn import Settings, train
 from classic.q_network import QNetwork
 from classic.records import table_text
+from classic.stopped_runs import end_early
 from classic.training_runs import Point
 
 SETTINGS = {"CartPole-v1": Settings()}
@@ -24,22 +37,40 @@ NUM_ROWS = 8  # of the monitor's table
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with each seed, or test a saved policy."""
     parser = agent_parser("Lesson 3: deep Q-learning, with its crutches to take away.", Settings, LESSON)
-    args = parser.parse_args(arguments)
+    args = read_arguments(parser, arguments)
+    require_honoured(args)
     if args.load:
         judge_saved(LESSON, args)
         return
     settings = settings_of(args, SETTINGS.get(args.env, Settings()))
+    require_switched_on(args, settings)
     runs = race(LESSON, args, settings, f"DQN on {args.env}{switches_text(settings)}")
     print(report(runs))
     print(monitor_text(runs.seeds[0], runs.ours[0].points))
-    write_files(LESSON, args, runs)
-    if args.out:
+
+    def draw(folder: Path) -> None:
         from classic.agent_pictures import write_agent_pictures
         from classic.forgetting_picture import draw_forgetting
 
         points = [run.points for run in runs.ours]
-        draw_forgetting(args.out / "forgetting.png", points, title=runs.title, gamma=settings.gamma)
-        write_agent_pictures(args.out, runs, options_of(args))
+        draw_forgetting(folder / "forgetting.png", points, title=runs.title, gamma=settings.gamma)
+        write_agent_pictures(folder, runs, options_of(args))
+
+    write_files(LESSON, args, runs, draw)
+    end_early(LESSON.name, args, len(runs.seeds))
+
+
+def require_switched_on(args: argparse.Namespace, settings: Settings) -> None:
+    """Raise LessonError where something was typed about what is switched off."""
+    if not settings.replay:
+        refuse_ignored(args, "--no-replay", ["buffer_size"], "learns from the latest burst of steps only")
+    if not settings.target_network:
+        # The network in training would choose and price the action, with double DQN and without.
+        names = ["target_update_interval", "target_step", "double"]
+        refuse_ignored(args, "--no-target-network", names, "bootstraps from the network in training")
+    if not settings.exploration:
+        names = ["epsilon_start", "epsilon_end", "epsilon_fraction"]
+        refuse_ignored(args, "--no-exploration", names, "always takes the best action")
 
 
 def switches_text(settings: Settings) -> str:

@@ -1,15 +1,18 @@
 """Gymnasium environments by id, with errors that name the id or option to type instead.
 
-Left out: rendering. Gymnasium draws with pygame and a display; `classic.pictures` draws without either.
+Left out: rendering. Gymnasium draws with pygame and a display; `classic.pictures` draws without either. What an option
+may be is in `classic.environment_options`.
 
     python -c "from classic.environments import make_environment; print(make_environment('Taxi-v4'))"
 """
 
 import difflib
+import importlib.util
 from typing import Any
 
 import gymnasium as gym
 
+from classic.environment_options import refused_by, require_options
 from classic.errors import LessonError
 
 
@@ -30,14 +33,31 @@ def specification(env_id: str) -> Any:
 
 
 def current_id(env_id: str) -> str | None:
-    """The installed id that was most likely meant, or None: another version first, then a similar name."""
-    # Left out are environments that need libraries of their own (jax, mujoco): nobody types those by mistake.
+    """The id that was most likely meant, or None: the newest version of that very name, else a similar name.
+
+    A similar name is only a guess, so that it must be of an environment that works with what is installed here.
+    """
     ids = [id for id, spec in gym.registry.items() if spec.namespace is None]
-    name = env_id.rpartition("-v")[0] or env_id
-    versions = [id for id in ids if id.rpartition("-v")[0].lower() == name.lower()]
-    if versions:
-        return max(versions, key=lambda id: int(id.rpartition("-v")[2]))
-    return next(iter(difflib.get_close_matches(env_id, ids, n=1)), None)
+    newest = {_name(id): id for id in sorted(ids, key=lambda id: int(id.rpartition("-v")[2]))}
+    name = _name(env_id)
+    if name in newest:
+        return newest[name]
+    alike = difflib.get_close_matches(
+        name, [other for other, id in newest.items() if _works_here(id)], n=1, cutoff=0.75
+    )
+    return newest[alike[0]] if alike else None
+
+
+def _name(env_id: str) -> str:
+    """Without the version, in small letters."""
+    return (env_id.rpartition("-v")[0] or env_id).lower()
+
+
+def _works_here(env_id: str) -> bool:
+    """Whether the library behind it is installed; asked without importing it."""
+    family = str(gym.registry[env_id].entry_point).removeprefix("gymnasium.envs.").partition(".")[0]
+    needs = {"classic_control": "gymnasium", "toy_text": "gymnasium", "box2d": "Box2D", "mujoco": "mujoco"}
+    return family in needs and importlib.util.find_spec(needs[family]) is not None
 
 
 def make_environment(env_id: str, *, max_episode_steps: int | None = None, **options: Any) -> gym.Env[Any, Any]:
@@ -52,38 +72,13 @@ def make_environment(env_id: str, *, max_episode_steps: int | None = None, **opt
         LessonError: no such id, no such option, or a library that the environment needs is not installed.
     """
     spec = specification(env_id)
+    require_options(spec, {name: value for name, value in options.items() if name != "render_mode"})
     limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     try:
         return gym.make(spec, **limit, **options)
-    except TypeError as error:
-        given = " ".join(f"{key}={value}" for key, value in options.items())
-        raise LessonError(f"{env_id} was given the options {given}, and answers: {error}") from None
     except gym.error.DependencyNotInstalled as error:
         raise LessonError(f"{env_id} needs a library that is not installed: {error}") from None
-
-
-def environment_options(pairs: list[str]) -> dict[str, Any]:
-    """`["is_slippery=false", "success_rate=0.8"]` as a dict; true, false, whole and decimal numbers are read as such.
-
-    Raises:
-        LessonError: a pair without `=`.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise LessonError(f"got --env-option {pair!r}; it must be KEY=VALUE: type --env-option is_slippery=false")
-        options[key] = option_value(text)
-    return options
-
-
-def option_value(text: str) -> bool | int | float | str:
-    """The value that a text on the command line stands for."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
+    except Exception as error:
+        if not options:  # nothing that was typed
+            raise
+        raise refused_by(env_id, options, error) from None

@@ -10,7 +10,7 @@ A language has too many answers for the sum Z. `classic.answers` has 781, so her
 
 Left out: parameters. Whether a network can represent the optimum, and whether training finds it, is `rlhf_sandbox`.
 
-    python -m classic.real_world --only sandbox
+    python -m classic.real_world --env sandbox
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far a test by playing strays from the truth: the exact distribution of a success rate over n episodes.
+"""How far a test by playing strays from the truth: the exact distribution of a success rate over n episodes, and back.
 
 Left out: returns that are not 0 or 1; `classic.what_is_rl.sampling_interval` is the approximation for those.
 
@@ -33,3 +33,16 @@ def chance_below(threshold: float, success_rate: float, num_episodes: int) -> fl
     """The probability that a test of n episodes shows a rate below the threshold, by luck alone."""
     rates = np.arange(num_episodes + 1) / num_episodes
     return float(success_counts(success_rate, num_episodes)[rates < threshold - 1e-12].sum())
+
+
+def success_interval(num_successes: int, num_episodes: int) -> tuple[float, float]:
+    """The success rates that this test does not contradict at 95 %: Wilson's score interval.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference", Journal of the American
+    Statistical Association 22, p. 209. One episode that failed says [0, 0.79]; a mean -+ 1.96 standard errors would say
+    [0, 0], as if it were known.
+    """
+    rate, doubt = num_successes / num_episodes, 1.959964**2 / num_episodes
+    middle = (rate + doubt / 2) / (1 + doubt)
+    margin = math.sqrt(doubt * (rate * (1 - rate) + doubt / 4)) / (1 + doubt)
+    return max(0.0, middle - margin), min(1.0, middle + margin)

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from classic.actor_critic import ActorCritic, actor_critic_for
 from classic.environments import specification
 from classic.errors import LessonError
-from classic.settings_checks import require_discounts, require_rollout
+from classic.settings_checks import require_discounts, require_numbers, require_rollout
 from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector, whole_episodes
 from rlhf_lab.functional import (
@@ -79,6 +79,7 @@ class Settings:
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require_rollout(self.num_steps, self.num_envs, self.rollout_length)
         require_discounts(self.gamma, self.gae_lambda)
 

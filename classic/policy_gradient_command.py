@@ -6,11 +6,23 @@ neighbours).
     python -m classic.policy_gradient --method baseline --seeds 10 --stop-at 475
 """
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from classic.actor_critic import ActorCritic
-from classic.agent_command import Lesson, agent_parser, judge_saved, options_of, race, settings_of, write_files
+from classic.agent_command import (
+    Lesson,
+    agent_parser,
+    judge_saved,
+    options_of,
+    race,
+    require_honoured,
+    settings_of,
+    write_files,
+)
 from classic.agent_report import report
+from classic.command_line import read_arguments, refuse_ignored
 from classic.gradient_variance import (
     Gradients,
     draw_gradients,
@@ -20,6 +32,7 @@ from classic.gradient_variance import (
     variance_text,
 )
 from classic.policy_gradient import Settings, train
+from classic.stopped_runs import end_early
 
 TITLES = {"reinforce": "REINFORCE", "baseline": "REINFORCE with baseline", "actor_critic": "Actor-critic"}
 # By environment and method; "actor_critic" is what --method is by default.
@@ -42,8 +55,12 @@ SETTINGS = {
         num_evaluation_episodes=30,
     ),
 }
-
-
+# Options of what a method has not: a critic, or a critic that is believed beyond the edge of a rollout.
+WITHOUT = {
+    "reinforce": ("critic_learning_rate", "num_critic_steps", "gae_lambda", "rollout_length"),
+    "baseline": ("gae_lambda", "rollout_length"),
+    "actor_critic": (),
+}
 LESSON = Lesson("policy_gradient", "A2C", ActorCritic, train)
 
 
@@ -51,24 +68,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train with each seed, or test a saved policy, or measure the noise of gradients."""
     parser = agent_parser("Lesson 4: policy gradients, from REINFORCE to actor-critic.", Settings, LESSON)
     parser.add_argument("--gradient-variance", action="store_true", help="also measure it for the three methods")
-    args = parser.parse_args(arguments)
+    args = read_arguments(parser, arguments)
+    require_honoured(args)
     if args.load:
         judge_saved(LESSON, args)
         return
     settings = settings_of(args, SETTINGS.get((args.env, args.method or "actor_critic"), Settings()))
+    if not args.gradient_variance:  # which trains by actor-critic and has something of all three methods
+        why = "plays whole episodes" + (" and has no critic" if settings.method == "reinforce" else "")
+        refuse_ignored(args, f"--method {settings.method}", WITHOUT[settings.method], why)
     runs = race(LESSON, args, settings, f"{TITLES[settings.method]} on {args.env}")
     print(report(runs))
-    gradients: Gradients | None = None
-    if args.gradient_variance:
-        options = options_of(args)
-        learner = train(args.env, half_trained(settings), args.seed, options=options)
-        learner.policy.load_state_dict(learner.last_weights)
-        gradients = measure_gradients(args.env, learner.policy, settings, args.seed, options=options)
+    gradients = gradients_or_none(args, settings) if len(runs.seeds) == args.seeds else None
+    if gradients:
         print(variance_text(gradients))
-    write_files(LESSON, args, runs, {"gradient_variance": gradients and variance_record(gradients)})
-    if args.out:
+
+    def draw(folder: Path) -> None:
         from classic.agent_pictures import write_agent_pictures
 
         if gradients:
-            draw_gradients(args.out / "gradients.png", gradients, f"gradients of batches on {args.env}")
-        write_agent_pictures(args.out, runs, options_of(args))
+            draw_gradients(folder / "gradients.png", gradients, f"gradients of batches on {args.env}")
+        write_agent_pictures(folder, runs, options_of(args))
+
+    write_files(LESSON, args, runs, draw, {"gradient_variance": gradients and variance_record(gradients)})
+    missing = "--gradient-variance" if args.gradient_variance and not gradients else ""
+    end_early(LESSON.name, args, len(runs.seeds), missing)
+
+
+def gradients_or_none(args: argparse.Namespace, settings: Settings) -> Gradients | None:
+    """The gradients of a policy that is on its way; None where they were not asked for, and after Ctrl-C."""
+    if not args.gradient_variance:
+        return None
+    options = options_of(args)
+    try:
+        learner = train(args.env, half_trained(settings), args.seed, options=options)
+        learner.policy.load_state_dict(learner.last_weights)
+        return measure_gradients(args.env, learner.policy, settings, args.seed, options=options)
+    except KeyboardInterrupt:
+        return None

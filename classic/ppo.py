@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from classic.actor_critic import ActorCritic, actor_critic_for
 from classic.errors import LessonError
-from classic.settings_checks import require_discounts, require_rollout
+from classic.settings_checks import require_discounts, require_numbers, require_rollout
 from classic.training_runs import How, Result, rollout_fits, run_training
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector
 from rlhf_lab.functional import clip_fraction, clipped_surrogate, clipped_value_error, explained_variance, gae, kl_k3
@@ -54,6 +54,7 @@ class Settings:
     num_evaluation_episodes: int = 100
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require_rollout(self.num_steps, self.num_envs, self.rollout_length)
         require_discounts(self.gamma, self.gae_lambda)
         rollout = self.num_envs * self.rollout_length

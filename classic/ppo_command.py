@@ -6,11 +6,23 @@ Left out: the algorithm (`classic.ppo`), and what lessons 3 to 5 share (`classic
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from classic.actor_critic import ActorCritic
-from classic.agent_command import Lesson, agent_parser, judge_saved, options_of, race, settings_of, write_files
+from classic.agent_command import (
+    Lesson,
+    agent_parser,
+    judge_saved,
+    options_of,
+    race,
+    require_honoured,
+    settings_of,
+    write_files,
+)
 from classic.agent_report import report
+from classic.command_line import read_arguments
 from classic.ppo import Settings, train
+from classic.stopped_runs import end_early
 
 SETTINGS = {
     "CartPole-v1": Settings(),
@@ -34,17 +46,21 @@ LESSON = Lesson("ppo", "PPO", ActorCritic, train)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with each seed, or test a saved policy."""
     parser = agent_parser("Lesson 5: PPO with the functions that align the language model.", Settings, LESSON)
-    args = parser.parse_args(arguments)
+    args = read_arguments(parser, arguments)
+    require_honoured(args)
     if args.load:
         judge_saved(LESSON, args)
         return
     settings = settings_of(args, SETTINGS.get(args.env, Settings()))
     runs = race(LESSON, args, settings, f"PPO on {args.env}")
     print(report(runs))
-    write_files(LESSON, args, runs)
-    if args.out:
+
+    def draw(folder: Path) -> None:
         from classic.agent_pictures import write_agent_pictures
         from classic.clip_picture import draw_clip_objective
 
-        draw_clip_objective(args.out / "clip_objective.png", settings.clip_range)
-        write_agent_pictures(args.out, runs, options_of(args))
+        draw_clip_objective(folder / "clip_objective.png", settings.clip_range)
+        write_agent_pictures(folder, runs, options_of(args))
+
+    write_files(LESSON, args, runs, draw)
+    end_early(LESSON.name, args, len(runs.seeds))

@@ -33,6 +33,7 @@ from classic.dynamic_programming import (
 from classic.errors import LessonError
 from classic.q_table import Method, QTable, StepSize, epsilon_greedy_actions
 from classic.schedules import Schedule
+from classic.settings_checks import require_numbers
 from classic.table_streams import Moves, TableStreams
 from classic.tabular_model import Floats, Integers, TabularModel
 
@@ -52,6 +53,7 @@ class Settings:
     num_evaluations: int = 40
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if not 0 <= self.gamma <= 1:
             raise LessonError(f"got gamma {self.gamma}; a discount lies between 0 and 1: type --gamma 0.99")
         for name, schedule in (("alpha", self.alpha), ("epsilon", self.epsilon)):

@@ -6,7 +6,7 @@ Left out: what is learned and how (`classic.q_learning`).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from classic.command_line import lesson_parser, positive_whole
+from classic.command_line import lesson_parser, positive_whole, read_arguments, refuse_ignored, write_each
 from classic.dynamic_programming import (
     best_return_with_clock,
     best_table_return,
@@ -23,12 +23,13 @@ from classic.dynamic_programming import (
     greedy_policy,
     value_iteration,
 )
-from classic.environments import environment_options
+from classic.environment_options import environment_options
 from classic.errors import LessonError
 from classic.q_learning import Result, Settings, learn
 from classic.records import table_text, write_json
 from classic.schedules import Schedule
 from classic.seeds import spread
+from classic.stopped_runs import each_seed, end_early, seeds_of
 from classic.tabular_model import TabularModel, tabular_model
 
 # The course's alpha 0.1 and gamma 0.99 throughout; what differs is how long and how much to explore. A step size that
@@ -62,17 +63,21 @@ TUNED = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Learn with each seed, print the table, write what was asked for."""
-    args = parser().parse_args(arguments)
+    args = read_arguments(parser(), arguments)
     model = tabular_model(args.env, max_episode_steps=args.max_episode_steps, **environment_options(args.env_option))
     settings = settings_of(args)
     limits = exact_limits(model, settings)
-    seeds = range(args.seed, args.seed + args.seeds)
-    results = [learn_with_progress(model, settings, seed, quiet=args.quiet) for seed in seeds]
-    print(report(model, settings, list(seeds), results, limits))
+    seeds = seeds_of(args)
+    results = each_seed(seeds, lambda seed: learn_with_progress(model, settings, seed, quiet=args.quiet))
+    finished = seeds[: len(results)]
+    print(report(model, settings, finished, results, limits))
+    writers: dict[str, Callable[[], object]] = {}
     if args.json:
-        write_json(args.json, record(model, settings, list(seeds), results, limits))
+        writers[str(args.json)] = lambda: write_json(args.json, record(model, settings, finished, results, limits))
     if args.out:
-        write_pictures(args.out, model, results, limits, args.seed)
+        writers[f"pictures to {args.out}"] = lambda: write_pictures(args.out, model, results, limits, args.seed)
+    write_each(writers)
+    end_early("q_learning", args, len(results))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,6 +113,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         typed["num_steps"] = args.steps
     for name in ("alpha", "epsilon"):
         typed[name] = schedule_of(args, name, getattr(settings, name))
+    if args.step_size in ("one_over_n", "rescaled"):
+        of_alpha = ["alpha", "alpha_end", "alpha_decay", "alpha_fraction"]
+        refuse_ignored(args, f"--step-size {args.step_size}", of_alpha, "takes step sizes from the visits of an entry")
     return replace(settings, **typed)
 
 
@@ -120,6 +128,11 @@ def schedule_of(args: argparse.Namespace, name: str, schedule: Schedule) -> Sche
         raise LessonError(f"got --{name}-end {end} and --{name}-decay constant; type --{name}-decay linear")
     # An end without a kind of decay is a decay all the same.
     kind = decay or ("linear" if end is not None and schedule.decay == "constant" else schedule.decay)
+    changes = kind != "constant" and (end is not None or schedule.end is not None)
+    if fraction is not None and not changes:
+        raise LessonError(f"got --{name}-fraction {fraction} of an {name} that is constant: type --{name}-end 0.01 too")
+    if decay in ("linear", "exponential") and not changes:
+        raise LessonError(f"got --{name}-decay {decay} without an end to reach: type --{name}-end 0.01 too")
     return Schedule(
         schedule.start if start is None else start,
         schedule.end if end is None else end,

@@ -12,7 +12,7 @@ here to `rlhf-lab run` is one of size, not of kind: the equations are the same f
 Left out: what each file says under LEFT_OUT.
 
     python -m classic.real_world --seed 0
-    python -m classic.real_world --only sandbox --flaw 0.5 --beta 1 0.3 0.1 --out runs/real_world
+    python -m classic.real_world --env sandbox --flaw 0.5 --beta 1 0.3 0.1 --out runs/real_world
     python -m classic.real_world --run runs/assistant --out runs/real_world
 """
 

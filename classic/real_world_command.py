@@ -6,7 +6,9 @@ Left out: the worlds themselves (one file each) and PPO (`classic.rlhf_sandbox`)
 """
 
 import argparse
-from collections.abc import Sequence
+import itertools
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,15 @@ import torch
 from tqdm import tqdm
 
 from classic.answers import PROMPT, all_answers
-from classic.command_line import file_to_write, folder_to_write, positive_whole, whole
-from classic.errors import LessonError
+from classic.command_line import (
+    add_files,
+    add_seeds,
+    finite,
+    positive_whole,
+    read_arguments,
+    refuse_ignored,
+    write_each,
+)
 from classic.kl_optimum import kl_optimum
 from classic.real_world import BETAS, SKETCHES, Frontier, Reached, frontier, reach
 from classic.real_world_pictures import picture_of_frontier, picture_of_sketch
@@ -25,54 +34,99 @@ from classic.rlhf_run import picture_of_run, read_metrics, summary_of_run
 from classic.rlhf_sandbox import Settings, likeliest
 from classic.seeds import Spread, spread
 from classic.sketches import Sketch
+from classic.stopped_runs import EXIT_CODE, end_early, nothing_finished, rest_of, seeds_of
+
+WORLDS = [*SKETCHES, "sandbox"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the sketches and the sandbox, or draw the curves of a run folder."""
-    args = parser().parse_args(arguments)
+    args = read_arguments(parser(), arguments)
     torch.set_num_threads(1)  # tables are too small to share
+    require_honoured(args)
     if args.run:
         show_run(args)
         return
-    names = args.only or [*SKETCHES, "sandbox"]
-    if "sandbox" not in names and (args.beta or args.flaw is not None or args.steps):
-        raise LessonError("--beta, --flaw and --steps belong to the sandbox: type --only sandbox, or leave --only out")
     settings = settings_of(args)
-    seeds = range(args.seed, args.seed + args.seeds)
-    work = [(name, seed) for name in names for seed in seeds]
-    sketches: dict[str, list[Sketch]] = {name: [] for name in names if name != "sandbox"}
-    reached: list[list[Reached]] = []
-    with tqdm(work, desc="real world", disable=args.quiet) as bar:
-        for name, seed in bar:
-            bar.set_postfix_str(f"{name}, seed {seed}")
-            if name == "sandbox":
-                reached.append(reach(settings, args.beta or BETAS, seed))
-            else:
-                sketches[name].append(SKETCHES[name](seed))
     exact = frontier(settings.flaw)
-    texts = [sketch_text(found) for found in sketches.values()]
+    names, seeds = list(dict.fromkeys(args.env or WORLDS)), seeds_of(args)
+    found = worlds_by_seed(args, settings, names, seeds)
+    sketches = {name: [row[name] for row in found] for name in found[0] if name != "sandbox"}
+    reached = [row["sandbox"] for row in found if "sandbox" in row]
+    texts = [sketch_text(one) for one in sketches.values()]
     print("\n\n".join([*texts, sandbox_text(settings, exact, reached)] if reached else texts))
+    finished = seeds[: len(found)]
+    writers: dict[str, Callable[[], object]] = {}
     if args.json:
-        write_json(args.json, record(list(seeds), sketches, settings, exact, reached))
+        writers[str(args.json)] = lambda: write_json(args.json, record(finished, sketches, settings, exact, reached))
     if args.out:
-        write_pictures(args.out, sketches, settings, exact, reached)
+        writers[f"pictures to {args.out}"] = lambda: write_pictures(args.out, sketches, settings, exact, reached)
+    write_each(writers)
+    end_in_first_seed(args, [name for name in names if name not in found[0]])
+    end_early("real_world", args, len(found))
+
+
+def worlds_by_seed(
+    args: argparse.Namespace, settings: Settings, names: Sequence[str], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """For each seed, name of the world to what came of it (`Sketch`, or `Reached` for each beta).
+
+    After Ctrl-C: the seeds that were finished, or of the first one the worlds that were.
+    """
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(seeds) * len(names), desc="real world", disable=args.quiet) as bar:
+        try:
+            for seed, name in itertools.product(seeds, names):
+                if name == names[0]:
+                    rows.append({})
+                bar.set_postfix_str(f"{name}, seed {seed}")
+                sandbox = name == "sandbox"
+                rows[-1][name] = reach(settings, args.beta or BETAS, seed) if sandbox else SKETCHES[name](seed)
+                bar.update()
+        except KeyboardInterrupt:
+            rows = [row for row in rows if len(row) == len(names)] or [row for row in rows[:1] if row]
+    if not rows:
+        raise nothing_finished(seeds)
+    return rows
+
+
+def end_in_first_seed(args: argparse.Namespace, missing: Sequence[str]) -> None:
+    """Say which worlds of the first seed were cut off, and end with exit code 130; nothing where all are there."""
+    if not missing:
+        return
+    if args.seeds == 1:
+        args.typed["env"] = ["--env", *missing]
+        ignored = () if "sandbox" in missing else ("steps", "beta", "flaw")
+        args.typed = {name: words for name, words in args.typed.items() if name not in ignored}
+    print(
+        f"stopped by Ctrl-C in seed {args.seed}: the table is without {', '.join(missing)}; for the rest type\n"
+        + rest_of("real_world", args, 0),
+        file=sys.stderr,
+    )
+    sys.exit(EXIT_CODE)
 
 
 def parser() -> argparse.ArgumentParser:
-    """As in the other lessons, less --env: the worlds of this lesson are its own."""
+    """As in the other lessons; --env chooses among the worlds of this one."""
     parser = argparse.ArgumentParser(description="Lesson 6: real-world sketches, and RLHF with a known optimum.")
-    names = [*SKETCHES, "sandbox"]
-    parser.add_argument("--only", nargs="+", choices=names, help="some of the worlds (default: all)")
-    parser.add_argument("--seed", type=whole, default=0, help="first seed (default 0)")
-    parser.add_argument("--seeds", type=positive_whole, default=1, metavar="N", help="N seeds, one after the other")
+    parser.add_argument("--env", "--only", nargs="+", choices=WORLDS, help="some of the worlds (default: all)")
+    add_seeds(parser)
     parser.add_argument("--steps", type=positive_whole, help="PPO updates in the sandbox (default 200)")
-    parser.add_argument("--beta", type=float, nargs="+", help=f"KL weights in the sandbox (default {BETAS})")
-    parser.add_argument("--flaw", type=float, help="what the reward model adds for a flattery (default 0.5)")
+    parser.add_argument("--beta", type=finite, nargs="+", help=f"KL weights in the sandbox (default {BETAS})")
+    parser.add_argument("--flaw", type=finite, help="what the reward model adds for a flattery (default 0.5)")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="show the PPO curves of this run of rlhf-lab")
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all numbers here")
-    parser.add_argument("--out", type=folder_to_write, metavar="FOLDER", help="write pictures here")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_files(parser)
     return parser
+
+
+def require_honoured(args: argparse.Namespace) -> None:
+    """Raise LessonError where something was typed that the rest leaves without effect."""
+    if args.run:
+        ignored = [name for name in args.typed if name not in {"run", "json", "out", "quiet"}]
+        refuse_ignored(args, f"--run {args.run}", ignored, "draws a run that is there and trains nothing")
+    if args.env and "sandbox" not in args.env:
+        why = "leaves the sandbox out (type --env sandbox for it)"
+        refuse_ignored(args, f"--env {' '.join(args.env)}", ["steps", "beta", "flaw"], why)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -89,12 +143,19 @@ def show_run(args: argparse.Namespace) -> None:
     """First and last figures of a run folder, and its curves as a picture."""
     rows = read_metrics(args.run)
     print(f"{args.run}: PPO on a language model\n{summary_of_run(rows)}")
+    writers: dict[str, Callable[[], object]] = {}
     if args.json:
-        write_json(args.json, {"lesson": "real_world", "run": str(args.run), "rows": rows})
+        content = {"lesson": "real_world", "run": str(args.run), "rows": rows}
+        writers[str(args.json)] = lambda: write_json(args.json, content)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        picture_of_run(rows, str(args.run)).save(args.out / "run.png")
-        print(f"wrote {args.out / 'run.png'}")
+        writers[f"a picture to {args.out}"] = lambda: write_run_picture(args.out, rows, str(args.run))
+    write_each(writers)
+
+
+def write_run_picture(folder: Path, rows: list[dict[str, Any]], title: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    picture_of_run(rows, title).save(folder / "run.png")
+    print(f"wrote {folder / 'run.png'}")
 
 
 def scores_of(found: list[Sketch]) -> dict[str, Spread]:

@@ -2,7 +2,7 @@
 
 Left out: the numbers (`classic.real_world`).
 
-    python -m classic.real_world --only sandbox --out runs/real_world
+    python -m classic.real_world --env sandbox --out runs/real_world
 """
 
 import math

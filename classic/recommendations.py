@@ -10,7 +10,7 @@ Three ways to explore (Russo et al. 2018, "A tutorial on Thompson sampling", arX
 
 Left out: what makes the real problem hard, see `LEFT_OUT`.
 
-    python -m classic.real_world --only recommendations
+    python -m classic.real_world --env recommendations
 """
 
 from typing import Literal

@@ -17,9 +17,23 @@ from typing import Any
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write the record with the machine and the versions that made it. What is not finite becomes null, as in JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite({**record, "machine": machine()}), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, (text + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the file and then take its place: where the disk is full, what was there before is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing can take its place
+        path.write_bytes(content)
+        return
+    path = path.resolve()  # a link stays one
+    half = path.with_name(f"{path.name}.half")
+    try:
+        half.write_bytes(content)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def machine() -> dict[str, Any]:

@@ -6,9 +6,10 @@ tables here (logits and values of 156 beginnings), so that a run takes about a s
 
 Left out: the reward model's training (the proxy is given, with a flaw of known size), networks, prompts.
 
-    python -m classic.real_world --only sandbox --flaw 0.5
+    python -m classic.real_world --env sandbox --flaw 0.5
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from classic.answers import Answers, all_answers
 from classic.errors import LessonError
 from classic.kl_optimum import Outcome, objective, optimal_objective, outcome
+from classic.settings_checks import require_numbers
 from rlhf_lab.functional import clipped_surrogate, clipped_value_error, gae, kl_penalized_rewards, standardize
 
 
@@ -37,11 +39,12 @@ class Settings:
     evaluate_every: int = 10  # updates
 
     def __post_init__(self) -> None:
-        if self.kl_coef <= 0:
+        if not 0 < self.kl_coef < math.inf:
             raise LessonError(
                 f"got a KL weight of {self.kl_coef}; without a price on KL the best policy is not unique: give beta "
                 "above 0, for example --beta 0.2"
             )
+        require_numbers(self)
         if self.num_updates < 1 or self.rollout_batch_size < 2:
             raise LessonError(
                 f"got {self.num_updates} updates of {self.rollout_batch_size} answers; one update of two answers is "

@@ -10,7 +10,7 @@ hold on all. For each mass the best linear controller that knows it is exact (Ri
 
 Left out: see `LEFT_OUT`.
 
-    python -m classic.real_world --only robotics
+    python -m classic.real_world --env robotics
 """
 
 import numpy as np

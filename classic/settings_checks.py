@@ -5,7 +5,48 @@ Left out: what only one lesson needs, which stands in its own `Settings`.
     python -m classic.ppo --steps 100
 """
 
+import math
+from dataclasses import fields
+from typing import Any
+
 from classic.errors import LessonError
+
+# Fields of the lessons' settings by what their numbers must be.
+ABOVE_0 = (
+    "learning_rate",
+    "critic_learning_rate",
+    "value_learning_rate",
+    "clip_range",
+    "value_clip_range",
+    "adam_eps",
+    "reward_scale",
+    "max_grad_norm",
+)
+AT_LEAST_0 = ("ent_coef", "vf_coef")
+MAY_BE_INFINITE = ("max_grad_norm",)  # no clipping
+
+
+def require_numbers(settings: Any) -> None:
+    """Raise LessonError where a number of a lesson's settings is nan or infinite, or on the wrong side of 0.
+
+    Args:
+        settings: a dataclass; what to type is the default of the field.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        needed = ""
+        if field.name in ABOVE_0 and not value > 0:
+            needed = "above 0" + (" (inf: no clipping)" if field.name in MAY_BE_INFINITE else "")
+        elif field.name in AT_LEAST_0 and not value >= 0:
+            needed = "0 or above"
+        elif not math.isfinite(value) and not (field.name in MAY_BE_INFINITE and value > 0):
+            needed = "a finite number"
+        if needed:
+            flag = f"--{field.name.replace('_', '-')}"
+            default = 0.2 if field.default is None else field.default
+            raise LessonError(f"got {field.name} {value}; it must be {needed}: type {flag} {default}")
 
 
 def require_rollout(num_steps: int, num_envs: int, rollout_length: int) -> None:

@@ -98,20 +98,23 @@ def board_of(env: Any) -> tuple[str, ...]:
 
 def require_table(env: Any, env_id: str) -> None:
     """Raise LessonError unless a Q-table can hold this environment and `P` tells all about it."""
+    tables = "--env FrozenLake-v1, FrozenLake8x8-v1, Taxi-v4 or CliffWalking-v1"
+    row_of_numbers = len(getattr(env.observation_space, "shape", None) or ()) == 1
+    instead = f"python -m classic.ppo --env {env_id}" if row_of_numbers else tables
     if not hasattr(env.action_space, "n"):
         raise LessonError(
             f"{env_id} has the continuous actions {env.action_space}; a Q-table needs a number of separate actions: "
-            f"type python -m classic.ppo --env {env_id}"
+            f"type {instead}"
         )
     if not hasattr(env.observation_space, "n"):
         raise LessonError(
             f"{env_id} has the observations {env.observation_space}; a Q-table needs a number of separate states: "
-            f"type python -m classic.ppo --env {env_id}"
+            f"type {instead}"
         )
     if not hasattr(env, "P") or not hasattr(env, "initial_state_distrib"):
         raise LessonError(
             f"{env_id} does not show its transition probabilities (env.unwrapped.P), which this lesson needs to judge "
-            "a policy exactly: type --env FrozenLake-v1, FrozenLake8x8-v1, Taxi-v4 or CliffWalking-v1"
+            f"a policy exactly: type {tables}"
         )
     if getattr(env, "fickle_passenger", False):
         raise LessonError(

@@ -20,6 +20,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from classic.environment_options import refused_by, require_options
 from classic.environments import specification
 from classic.errors import LessonError
 
@@ -47,13 +48,16 @@ def make_vector(env_id: str, num_envs: int, *, max_episode_steps: int | None = N
         LessonError: unknown id or option, or a space that the lesson can not learn.
     """
     spec = specification(env_id)
+    require_options(spec, options)
     limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     try:
         env = gym.make_vec(spec, num_envs=num_envs, **limit, **options)
-    except TypeError as error:
-        raise LessonError(f"{env_id} was given the options {options}, and answers: {error}") from None
     except gym.error.DependencyNotInstalled as error:
         raise LessonError(f"{env_id} needs a library that is not installed: {error}") from None
+    except Exception as error:
+        if not options:  # nothing that was typed
+            raise
+        raise refused_by(env_id, options, error) from None
     require_learnable(env, env_id)
     return env
 

@@ -9,9 +9,11 @@ Words: the policy says which action to take in a state; the return is the sum of
 a state is the return to expect from there. Left out: learning, which begins in `classic.q_learning`; torch and pygame.
 
     python -m classic.what_is_rl                 the three agents, exact and by playing
+    python -m classic.what_is_rl --seeds 10 --out runs/what_is_rl
     python -m classic.what_is_rl --play          you drive: arrow keys or WASD, q to stop
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +28,8 @@ from classic.dynamic_programming import (
     value_iteration,
 )
 from classic.errors import LessonError
-from classic.tabular_model import Floats, TabularModel
+from classic.luck import success_interval
+from classic.tabular_model import Floats, Integers, TabularModel
 
 # The actions of each environment, by what a player would press. Gymnasium numbers them differently in each.
 KEYS = {
@@ -136,10 +139,49 @@ def steps_from(env: Any, agent: Agent, state: int) -> Iterator[Step]:
         state, ended, number = int(next_state), terminated or truncated, number + 1
 
 
+@dataclass(frozen=True)
+class Played:
+    """N episodes of one agent, one after the other."""
+
+    returns: Floats  # (N,)
+    lengths: Integers  # (N,) steps
+
+    def running_means(self) -> Floats:
+        """(N,) mean return of the first 1, 2, ... N episodes."""
+        return np.asarray(self.returns.cumsum() / np.arange(1, len(self.returns) + 1))
+
+
+def play_on(
+    env: Any, agent: Agent, seed: int, *, num_episodes: int | None = None, num_steps: int | None = None
+) -> Played:
+    """Whole episodes until there are so many, or until so many steps are spent.
+
+    The trap: an episode that a budget of steps would cut off must be played to its end and counted. Cut off are mostly
+    long episodes, and on the lake the long ones are those that reach the goal. (With it, the expected sum of returns is
+    the mean return times the expected number of episodes: Wald's equation, Wald 1944, "On cumulative sums of random
+    variables", equation 4.)
+
+    Args:
+        env: see `play`.
+        agent: likewise.
+        seed: of the first episode; the others go on from there.
+        num_episodes: how many, or
+        num_steps: how long.
+    """
+    returns: list[float] = []
+    lengths: list[int] = []
+    spent, enough = 0, (num_steps if num_episodes is None else num_episodes) or 1
+    while spent < enough:
+        rewards = [step.reward for step in play(env, agent, None if returns else seed)]
+        returns.append(sum(rewards))
+        lengths.append(len(rewards))
+        spent += len(rewards) if num_episodes is None else 1
+    return Played(np.array(returns), np.array(lengths))
+
+
 def returns_of_playing(env: Any, agent: Agent, num_episodes: int, seed: int) -> Floats:
     """(N,) returns of episodes one after the other; the first is seeded, the others go on from there."""
-    seeds = [seed, *[None] * (num_episodes - 1)]
-    return np.array([sum(step.reward for step in play(env, agent, seed)) for seed in seeds])
+    return play_on(env, agent, seed, num_episodes=num_episodes).returns
 
 
 def agents_of(model: TabularModel, env: Any) -> dict[str, tuple[Agent, float]]:
@@ -158,6 +200,13 @@ def agents_of(model: TabularModel, env: Any) -> dict[str, tuple[Agent, float]]:
 def first_of_ties(policy: Floats) -> Floats:
     """(S, A) the policy that always takes the first of its likeliest actions."""
     return np.eye(policy.shape[1])[policy.argmax(-1)]
+
+
+def interval_of(returns: Floats) -> tuple[float, float]:
+    """Wilson's interval where each return is 0 or 1, else `sampling_interval`; nan of one episode, which tells none."""
+    if np.isin(returns, (0.0, 1.0)).all():
+        return success_interval(int(returns.sum()), len(returns))
+    return sampling_interval(returns) if len(returns) > 1 else (math.nan, math.nan)
 
 
 def sampling_interval(returns: Floats) -> tuple[float, float]:

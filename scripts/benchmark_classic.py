@@ -68,7 +68,16 @@ def run_piece(file: Path, piece: Piece) -> None:
 
 
 def read(folder: Path, piece: Piece) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file_of(folder, piece).read_text(encoding="utf-8"))
+    """What a piece found; ends the command where its file was broken."""
+    file, which = file_of(folder, piece), piece[2]
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        speed(found["seeds"][0]["curve"]), speed(found["seeds"][0]["sb3_curves"][which]), found["machine"]
+    except (ValueError, LookupError, TypeError) as error:
+        sys.exit(
+            f"error: {file} is not what a piece of this race leaves ({type(error).__name__}: {error}): delete it, and "
+            "call again to run that piece anew"
+        )
     return found
 
 

@@ -97,10 +97,11 @@ display(drive_panel())
 # - the best **table** (one action for each state, all that lesson 2 can learn): 0.740;
 # - the best that also looks at the **clock**: 0.744. With few steps left it pays to take risks. Nobody can do better.
 #
-# Beside it, what 300 episodes of playing show. The interval around the mean $\bar G$ of $n$ episodes with standard
-# deviation $s$ says where another such test would land, 95 times in 100:
+# Beside it, what 300 episodes of playing show: a share $\hat p$ of $n$ episodes reached the goal. Wilson's interval is
+# all rates that such a test does not contradict at 95 % ($z = 1.96$). It knows that one episode that failed leaves
+# nearly everything open, where the mean plus and minus two standard errors would say "never":
 #
-# $$\bar G \pm 1.96 \, \frac{s}{\sqrt n} \tag{1.2}$$
+# $$\frac{\hat p + z^2 / 2n \pm z \sqrt{\hat p (1 - \hat p) / n + z^2 / 4n^2}}{1 + z^2 / n} \tag{1.2}$$
 
 # %%
 rows = rows_of_agents(env, model, 300, seed=0, quiet=True)

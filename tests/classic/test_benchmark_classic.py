@@ -92,6 +92,29 @@ def test_it_goes_on_where_it_was_cut_off(
     assert names == ["ppo_tuned_0", "ppo_course_0", "ppo_course_0", "ppo_tuned_1", "ppo_course_1"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"seeds": [',
+        "[]",
+        "7",
+        "{}",
+        '{"seeds": []}',
+        json.dumps(piece("course", FAST, FAST)),
+        '{"seeds": [{"curve": []}]}',
+    ],
+)
+def test_a_broken_piece_is_told_by_name(
+    benchmark: ModuleType, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ppo_tuned_0.json").write_text(content)
+    words = ["benchmark", "--lessons", "ppo", "--seeds", "1", "--pieces", "0", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"ppo_tuned_0\.json is not what a piece of this race leaves.*delete it"):
+        benchmark.main()
+
+
 @pytest.mark.parametrize("which", ["tuned", "course"])
 @pytest.mark.parametrize(("lesson", "command"), [("ppo", ppo_command), ("dqn", dqn_command)])
 def test_the_lessons_read_what_a_piece_types(

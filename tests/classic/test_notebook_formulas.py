@@ -14,12 +14,12 @@ import pytest
 from classic.bidding import Day, pace
 from classic.dynamic_programming import epsilon_greedy_policy, value_iteration
 from classic.environments import make_environment
-from classic.luck import chance_below, success_counts
+from classic.luck import chance_below, success_counts, success_interval
 from classic.notebook_record import scripts
 from classic.q_table import QTable, bootstrap_values, td_targets
 from classic.recommendations import regret_of
 from classic.tabular_model import tabular_model
-from classic.what_is_rl import RandomAgent, play, returns_of_playing, sampling_interval
+from classic.what_is_rl import RandomAgent, play, returns_of_playing
 from classic.what_is_rl_panels import values_by_steps_left
 
 TEXTS = {script.stem: script.read_text(encoding="utf-8") for script in scripts()}
@@ -57,11 +57,16 @@ def test_formula_1_1_the_return_is_the_sum_of_rewards() -> None:
     assert returns_of_playing(env, RandomAgent(env.action_space), 1, seed=1).tolist() == [-10 * wrong - plain]
 
 
-def test_formula_1_2_the_interval_has_the_quantiles_of_the_normal_distribution() -> None:
-    returns = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0])
-    error = statistics.pstdev(returns.tolist()) / math.sqrt(8)
-    normal = statistics.NormalDist(statistics.fmean(returns.tolist()), error)
-    assert sampling_interval(returns) == pytest.approx((normal.inv_cdf(0.025), normal.inv_cdf(0.975)), abs=1e-4)
+def test_formula_1_2_at_its_ends_the_test_lies_at_the_edge_of_what_luck_explains() -> None:
+    """What defines Wilson's interval: with the rate p, p hat lies 1.96 of its standard deviations from p."""
+    normal = statistics.NormalDist()
+    for successes, episodes in ((9, 300), (212, 300), (3, 8)):
+        share = successes / episodes
+        low, high = success_interval(successes, episodes)
+        assert low < share < high
+        for rate in (low, high):
+            deviations = abs(share - rate) / math.sqrt(rate * (1 - rate) / episodes)
+            assert deviations == pytest.approx(normal.inv_cdf(0.975), abs=1e-5)
 
 
 def test_formula_1_3_successes_by_counting_all_cases() -> None:

@@ -1,15 +1,20 @@
 """Seeds, schedules, tables, JSON, curves, pictures and replays: what the lessons share."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from classic.curves import Curve, draw_curves
-from classic.environments import current_id, environment_options, specification
+from classic.environment_options import environment_options
+from classic.environments import current_id, make_environment, specification
 from classic.errors import LessonError
 from classic.pictures import (
     picture_of_cart_pole,
@@ -23,6 +28,7 @@ from classic.replays import write_replay
 from classic.schedules import Schedule
 from classic.seeds import interquartile_mean, spread
 from classic.tabular_model import tabular_model
+from classic.vector_rollouts import make_vector
 
 
 def test_interquartile_mean_against_scipy() -> None:
@@ -95,10 +101,49 @@ def test_json_has_the_machine_and_no_infinity(tmp_path: Path) -> None:
         ("LunarLander-v2", "LunarLander-v3"),
         ("Pendelum-v1", "Pendulum-v1"),
         ("Zork-v1", None),
+        ("Nope-v9", None),  # which is spelled a little like Hopper
+        ("frozenlak", "FrozenLake-v1"),
+        ("MountainCart-v0", "MountainCar-v0"),
+        ("Hopper-v9", "Hopper-v5"),  # the very name: what it needs is told when it is made
     ],
 )
 def test_what_was_meant(typed: str, meant: str | None) -> None:
     assert current_id(typed) == meant
+
+
+def test_only_what_works_here_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def with_and_without(installed: bool) -> str | None:
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: installed or None if name == "mujoco" else found(name)
+        )
+        return current_id("Hoper-v5")
+
+    assert with_and_without(False) is None
+    assert with_and_without(True) == "Hopper-v5"
+
+
+@pytest.mark.parametrize("make", [make_environment, lambda env_id, **options: make_vector(env_id, 2, **options)])
+def test_options_behind_kwargs_are_left_to_the_environment(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(render_mode: str | None = None, size: int = 4, **more: Any) -> gym.Env[Any, Any]:
+        if more.pop("colour", "red") != "red":
+            raise KeyError("blue")
+        return gym.make("CartPole-v1").unwrapped
+
+    monkeypatch.setitem(gym.registry, "Picky-v0", EnvSpec("Picky-v0", entry_point=picky))
+    make("Picky-v0", colour="red", size=3).close()
+    with pytest.raises(
+        LessonError, match=r"Picky-v0 was given colour=blue and can not be made.*KeyError.*leave it out"
+    ):
+        make("Picky-v0", colour="blue")
+    with pytest.raises(LessonError, match="a finite number: type --env-option size=4"):
+        make("Picky-v0", size="large")
+
+
+def test_a_module_that_is_not_there_is_no_traceback() -> None:
+    with pytest.raises(LessonError, match="type --env FrozenLake-v1, Taxi-v4 or CartPole-v1"):
+        specification("nowhere:Robot-v1")
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, content: str | None,
 
 
 def test_the_command_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--only", "bidding", "robotics", "sandbox", "--steps", "20", "--beta", "1", "0.2", "--seeds", "2"]
+    short = ["--env", "bidding", "robotics", "sandbox", "--steps", "20", "--beta", "1", "0.2", "--seeds", "2"]
     main([*short, "--quiet", "--json", str(tmp_path / "all.json"), "--out", str(tmp_path)])
     written = json.loads((tmp_path / "all.json").read_text())
     assert written["seeds"] == [0, 1]
@@ -275,7 +275,7 @@ def test_the_command_shows_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--beta", "-1"], "above 0"), (["--only", "bidding", "--steps", "5"], "--only sandbox")],
+    [(["--beta", "-1"], "above 0"), (["--env", "bidding", "--steps", "5"], "--env sandbox")],
 )
 def test_what_the_command_can_not_do_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(LessonError, match=message):
