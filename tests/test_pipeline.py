@@ -85,8 +85,7 @@ def test_an_evaluation_traces_gold_against_proxy(finished: Path) -> None:
 
 
 def test_one_base_with_four_adapters_goes_through_all_three_steps(tmp_path: Path) -> None:
-    adapters = ["model.share_base=true", "model.lora_r=4", "ppo.share_value_trunk=false"]
-    said = invoke("run", f"runs_dir={tmp_path}", "name=shared", *adapters, *SMALL)
+    said = invoke("run", f"runs_dir={tmp_path}", "name=shared", "model.share_base=true", "model.lora_r=4", *SMALL)
     assert re.search(r"one base of [\d,]+ parameters and four adapters of [\d,]+ each: .* four full models: ", said)
     run = tmp_path / "shared"
     assert {"adapter_model.safetensors", "score_head.safetensors"} <= {
