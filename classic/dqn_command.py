@@ -78,7 +78,8 @@ def switches_text(settings: Settings) -> str:
     without = [
         name.replace("_", " ") for name in ("replay", "target_network", "exploration") if not getattr(settings, name)
     ]
-    return ("".join(f", no {name}" for name in without)) + (", double" if settings.double else "")
+    is_double = settings.double and settings.target_network  # without one there are no two networks to part the work
+    return "".join(f", no {name}" for name in without) + (", double" if is_double else "")
 
 
 def monitor_text(seed: int, points: Sequence[Point]) -> str:

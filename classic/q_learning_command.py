@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = seeds_of(args)
     results = each_seed(seeds, lambda seed: learn_with_progress(model, settings, seed, quiet=args.quiet))
     finished = seeds[: len(results)]
+    require_reward(model, results)
     print(report(model, settings, finished, results, limits))
     writers: dict[str, Callable[[], object]] = {}
     if args.json:
@@ -162,13 +163,17 @@ def learn_with_progress(model: TabularModel, settings: Settings, seed: int, *, q
             bar.update(point.step - bar.n)
             bar.set_postfix_str(f"exact return {point.greedy_return:.4g}")
 
-        result = learn(model, settings, seed, advance)
-    if not result.saw_reward:
+        return learn(model, settings, seed, advance)
+
+
+def require_reward(model: TabularModel, results: list[Result]) -> None:
+    """Raise LessonError where no seed ever saw one; a single one that did not is a row of zeros, and said so."""
+    if not any(result.saw_reward for result in results):
+        num_steps = results[0].num_steps
         raise LessonError(
-            f"in {result.num_steps:,} steps on {model.env_id} no reward was ever seen, so nothing was learned: "
-            f"type --steps {10 * result.num_steps}"
+            f"in {num_steps:,} steps on {model.env_id} no reward was ever seen, so nothing was learned: "
+            f"type --steps {10 * num_steps}"
         )
-    return result
 
 
 def report(
@@ -193,6 +198,11 @@ def report(
         ]
         speed = np.mean([result.num_steps / result.seconds for result in results])
         lines.append(f"steps_per_second: {speed:,.0f}")
+    lines += [
+        f"seed {seed} never saw a reward, and learned nothing"
+        for seed, result in zip(seeds, results, strict=True)
+        if not result.saw_reward
+    ]
     lines += [f"{name}: {value:.6f}" for name, value in limits.items()]
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from classic.dqn import Settings, Trainer, dqn_loss, td_targets, train
-from classic.dqn_command import main
+from classic.dqn_command import main, switches_text
 from classic.errors import LessonError
 from classic.forgetting import forgetting_figures, yardstick_of
 from classic.q_network import QNetwork
@@ -329,3 +329,9 @@ def test_the_pole_stays_up(seed: int) -> None:
 def test_what_can_not_work_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(LessonError, match=message):
         main([*arguments, "--quiet"])
+
+
+def test_titles_say_what_is_switched_off_and_nothing_that_does_not_act() -> None:
+    assert switches_text(Settings()) == ", double"
+    assert switches_text(Settings(target_network=False)) == ", no target network"
+    assert switches_text(Settings(replay=False, exploration=False, double=False)) == ", no replay, no exploration"

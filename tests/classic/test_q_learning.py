@@ -5,13 +5,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from classic import q_learning_command
 from classic.dynamic_programming import epsilon_greedy_policy, expected_return, greedy_policy, value_iteration
 from classic.errors import LessonError
-from classic.q_learning import Settings, learn
+from classic.q_learning import Result, Settings, learn
 from classic.q_learning_command import SETTINGS, TUNED, main
 from classic.schedules import Schedule
 from classic.tabular_model import TabularModel, tabular_model
@@ -177,6 +179,20 @@ def test_schedules_as_they_are_typed(typed: list[str], expected: Schedule, tmp_p
 def test_what_can_not_work_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(LessonError, match=message):
         main([*arguments, "--quiet"])
+
+
+def test_a_seed_without_any_reward_costs_no_other_seed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unlucky(model: TabularModel, settings: Settings, seed: int, *more: Any) -> Result:
+        return replace(learn(model, settings, seed, *more), saw_reward=seed != 1)
+
+    monkeypatch.setattr(q_learning_command, "learn", unlucky)
+    main(["--steps", "10240", "--seeds", "3", "--quiet"])
+    said = capsys.readouterr().out
+    assert "seed 1 never saw a reward" in said
+    assert "seed 0 never" not in said
+    assert "interquartile mean" in said
 
 
 def test_a_mistake_ends_the_command_without_a_traceback() -> None:
