@@ -24,7 +24,7 @@ from classic.errors import LessonError
 from classic.records import table_text, write_json
 from classic.saved_policies import fresh_seed, load_policy, require_fit, save_policy
 from classic.stopped_runs import nothing_finished, seeds_of
-from classic.training_runs import Budget, Point, Result, one_thread, steps_between_evaluations
+from classic.training_runs import Budget, Point, Result, load_optimizers, one_thread, steps_between_evaluations
 from classic.vector_rollouts import make_vector, returns_of_first_episodes
 
 S = TypeVar("S", bound=Budget)
@@ -115,6 +115,7 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
     budgets = sb3_budgets(lesson, args)
     make_vector(args.env, 1, **options).close()  # what can not be is refused here, and not after the first seed
     one_thread()
+    load_optimizers()
     seeds, clock = seeds_of(args), clock_of(args)
     runs = Runs[S](title, args.env, settings, [*seeds], [], {}, args.cpu_seconds, options)
     runs.theirs.update({which: [] for which in args.against_sb3})

@@ -113,6 +113,7 @@ def write_agent_replay(folder: Path, env_id: str, policy: Policy, seed: int, opt
     """An episode of the policy as GIF and as HTML, where we have a drawing of the environment; else nothing."""
     picture = DRAWINGS.get(env_id.partition("-")[0])
     if picture is None:
+        print(f"no replay: there is no drawing of {env_id}")
         return
     env = make_vector(env_id, 1, **options)
     streams = VectorStreams(env, evaluation_seed(seed))

@@ -6,6 +6,7 @@ Left out: the options of a single lesson, which stand in its own file; seeds tha
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 from classic.errors import LessonError
 
+OF_PICTURES = (".png", ".gif", ".html")
 MAX_SEED = 1_000_000  # from here on seeds belong to test episodes (`classic.training_runs.evaluation_seed`)
 
 
@@ -57,7 +59,26 @@ def read_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | N
     given = vars(parser.parse_args(arguments, untyped))
     typed = [action for action in parser._actions if given[action.dest] is not None]
     args.typed = {action.dest: words_of(action, given[action.dest]) for action in typed}
+    require_apart(args)
     return args
+
+
+def require_apart(args: argparse.Namespace) -> None:
+    """Raise LessonError where one of the files that are written would take the place of another, or of one that is
+    read."""
+    named = {name: path for name in ("load", "save", "json", "out") if (path := getattr(args, name, None))}
+    for (one, path), (other, place) in itertools.combinations(named.items(), 2):
+        if path.resolve() == place.resolve() and {one, other} != {"load", "save"}:  # these two are refused together
+            raise LessonError(
+                f"got --{one} {path} and --{other} {place}: one would be written over the other: type two names"
+            )
+    for name in ("save", "json"):
+        path, out = named.get(name), named.get("out")
+        if path and out and out.resolve() in path.resolve().parents and path.suffix in OF_PICTURES:
+            raise LessonError(
+                f"got --{name} {path} and --out {out}: a picture might take its place: type --{name} "
+                f"{path.with_suffix('.pt' if name == 'save' else '.json')}"
+            )
 
 
 def words_of(action: argparse.Action, value: Any) -> list[str]:
@@ -188,6 +209,8 @@ def run_lesson(main: Callable[[Sequence[str] | None], None]) -> None:
         sys.exit(_told(f"error: {error}", 2))
     except OSError as error:
         sys.exit(_told(f"error: the machine refused: {reason_of(error)}", 2))
+    except MemoryError:
+        sys.exit(_told("error: this takes more memory than there is; type smaller numbers", 2))
     except KeyboardInterrupt as stopped:
         sys.exit(_told(str(stopped) or "stopped by Ctrl-C", 130))
 

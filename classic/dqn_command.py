@@ -26,7 +26,7 @@ from classic.command_line import read_arguments, refuse_ignored
 from classic.dqn import Settings, train
 from classic.q_network import QNetwork
 from classic.records import table_text
-from classic.stopped_runs import end_early
+from classic.stopped_runs import told_at_the_end
 from classic.training_runs import Point
 
 SETTINGS = {"CartPole-v1": Settings()}
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw_forgetting(folder / "forgetting.png", points, title=runs.title, gamma=settings.gamma)
         write_agent_pictures(folder, runs, options_of(args))
 
-    write_files(LESSON, args, runs, draw)
-    end_early(LESSON.name, args, len(runs.seeds))
+    with told_at_the_end(LESSON.name, args, len(runs.seeds)):
+        write_files(LESSON, args, runs, draw)
 
 
 def require_switched_on(args: argparse.Namespace, settings: Settings) -> None:
@@ -91,7 +91,7 @@ def monitor_text(seed: int, points: Sequence[Point]) -> str:
     names = ["td_loss", "mean_q", "doomed_q", "action_gap", "terminal_fraction", "epsilon"]
     rows = [[point.step, point.mean_return, *(point.metrics[name] for name in names)] for point in shown]
     exact = learning[-1].metrics["doomed_q_exact"]
-    return (
-        f"is it forgetting? seed {seed}; doomed_q should be {exact:g}, the reward of the last step of an episode\n"
-        + table_text(["step", "mean return", *names], rows)
-    )
+    should = f"should be {exact:g}, the reward of the last step of an episode"
+    if np.isnan(exact):
+        should = "is not known: no episode of the warm-up came to an end of its own"
+    return f"is it forgetting? seed {seed}; doomed_q {should}\n" + table_text(["step", "mean return", *names], rows)

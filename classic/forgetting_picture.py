@@ -31,7 +31,7 @@ def draw_forgetting(path: Path, runs: Sequence[Sequence[Point]], *, title: str, 
         path: the PNG file; its folder is made.
         runs: evaluations of DQN, by seed.
         title: above all.
-        gamma: discount, for the line at 1 / (1 - gamma) to which Q drifts when ends are forgotten.
+        gamma: discount, for the line at r / (1 - gamma) to which Q drifts when ends are forgotten.
     """
     figure = Figure(figsize=(11, 5.5), dpi=110)
     grid = figure.subplots(2, 3, sharex=True)
@@ -52,8 +52,10 @@ def draw_forgetting(path: Path, runs: Sequence[Sequence[Point]], *, title: str, 
 
 def _exact_lines(axes: Axes, runs: Sequence[Sequence[Point]], gamma: float) -> None:
     exact = [point.metrics.get("doomed_q_exact", np.nan) for points in runs for point in points]
-    if not np.isnan(exact).all():
-        axes.axhline(float(np.nanmean(exact)), color="black", linestyle="--", linewidth=1, label="what it should be")
-    if gamma < 1:
-        axes.axhline(1 / (1 - gamma), color="black", linestyle=":", linewidth=1, label="1 / (1 - gamma)")
+    if np.isnan(exact).all():
+        return
+    reward = float(np.nanmean(exact))  # of a last step; where it is that of every step, it also says where Q drifts to
+    axes.axhline(reward, color="black", linestyle="--", linewidth=1, label="what it should be")
+    if gamma < 1 and reward:
+        axes.axhline(reward / (1 - gamma), color="black", linestyle=":", linewidth=1, label="r / (1 - gamma)")
     axes.legend(fontsize=7)

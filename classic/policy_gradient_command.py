@@ -32,7 +32,7 @@ from classic.gradient_variance import (
     variance_text,
 )
 from classic.policy_gradient import Settings, train
-from classic.stopped_runs import end_early
+from classic.stopped_runs import told_at_the_end
 
 TITLES = {"reinforce": "REINFORCE", "baseline": "REINFORCE with baseline", "actor_critic": "Actor-critic"}
 # By environment and method; "actor_critic" is what --method is by default.
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             draw_gradients(folder / "gradients.png", gradients, f"gradients of batches on {args.env}")
         write_agent_pictures(folder, runs, options_of(args))
 
-    write_files(LESSON, args, runs, draw, {"gradient_variance": gradients and variance_record(gradients)})
     missing = "--gradient-variance" if args.gradient_variance and not gradients else ""
-    end_early(LESSON.name, args, len(runs.seeds), missing)
+    with told_at_the_end(LESSON.name, args, len(runs.seeds), missing):
+        write_files(LESSON, args, runs, draw, {"gradient_variance": gradients and variance_record(gradients)})
 
 
 def gradients_or_none(args: argparse.Namespace, settings: Settings) -> Gradients | None:

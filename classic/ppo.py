@@ -13,6 +13,7 @@ Left out: recurrent policies, pictures as observations, several processes, norma
     python -m classic.ppo --against-sb3 tuned --seeds 3 --out runs/ppo
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -58,6 +59,8 @@ class Settings:
         require_rollout(self.num_steps, self.num_envs, self.rollout_length)
         require_discounts(self.gamma, self.gae_lambda)
         rollout = self.num_envs * self.rollout_length
+        if rollout < 2:
+            raise LessonError("got a rollout of one step; advantages need two to compare: type --rollout-length 2")
         if not 1 < self.minibatch_size <= rollout:
             raise LessonError(
                 f"got minibatches of {self.minibatch_size}; a rollout has {rollout:,} steps: type --minibatch-size "
@@ -133,13 +136,13 @@ def centred(advantages: Tensor) -> Tensor:
 
 
 def minibatches(num_rows: int, size: int, generator: np.random.Generator) -> list[Tensor]:
-    """Every row once, shuffled, in parts as equal as they can be and at most `size` + 1 long.
+    """Every row once, shuffled, in parts as equal as they can be and at most `size` long.
 
     Equal parts, because the resets that were dropped leave a few rows over, and a minibatch of three rows would be a
     full step on almost no data.
     """
     order = torch.from_numpy(generator.permutation(num_rows))
-    return list(order.tensor_split(max(1, round(num_rows / size))))
+    return list(order.tensor_split(math.ceil(num_rows / size)))
 
 
 def update(

@@ -22,7 +22,7 @@ from classic.agent_command import (
 from classic.agent_report import report
 from classic.command_line import read_arguments
 from classic.ppo import Settings, train
-from classic.stopped_runs import end_early
+from classic.stopped_runs import told_at_the_end
 
 SETTINGS = {
     "CartPole-v1": Settings(),
@@ -62,5 +62,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw_clip_objective(folder / "clip_objective.png", settings.clip_range)
         write_agent_pictures(folder, runs, options_of(args))
 
-    write_files(LESSON, args, runs, draw)
-    end_early(LESSON.name, args, len(runs.seeds))
+    with told_at_the_end(LESSON.name, args, len(runs.seeds)):
+        write_files(LESSON, args, runs, draw)

@@ -29,7 +29,7 @@ from classic.q_learning import Result, Settings, learn
 from classic.records import table_text, write_json
 from classic.schedules import Schedule
 from classic.seeds import spread
-from classic.stopped_runs import each_seed, end_early, seeds_of
+from classic.stopped_runs import each_seed, seeds_of, told_at_the_end
 from classic.tabular_model import TabularModel, tabular_model
 
 # The course's alpha 0.1 and gamma 0.99 throughout; what differs is how long and how much to explore. A step size that
@@ -77,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writers[str(args.json)] = lambda: write_json(args.json, record(model, settings, finished, results, limits))
     if args.out:
         writers[f"pictures to {args.out}"] = lambda: write_pictures(args.out, model, results, limits, args.seed)
-    write_each(writers)
-    end_early("q_learning", args, len(results))
+    with told_at_the_end("q_learning", args, len(results)):
+        write_each(writers)
 
 
 def parser() -> argparse.ArgumentParser:

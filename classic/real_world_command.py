@@ -34,7 +34,7 @@ from classic.rlhf_run import picture_of_run, read_metrics, summary_of_run
 from classic.rlhf_sandbox import Settings, likeliest
 from classic.seeds import Spread, spread
 from classic.sketches import Sketch
-from classic.stopped_runs import EXIT_CODE, end_early, nothing_finished, rest_of, seeds_of
+from classic.stopped_runs import EXIT_CODE, nothing_finished, rest_of, seeds_of, told_at_the_end
 
 WORLDS = [*SKETCHES, "sandbox"]
 
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writers[str(args.json)] = lambda: write_json(args.json, record(finished, sketches, settings, exact, reached))
     if args.out:
         writers[f"pictures to {args.out}"] = lambda: write_pictures(args.out, sketches, settings, exact, reached)
-    write_each(writers)
-    end_in_first_seed(args, [name for name in names if name not in found[0]])
-    end_early("real_world", args, len(found))
+    with told_at_the_end("real_world", args, len(found)):
+        write_each(writers)
+        end_in_first_seed(args, [name for name in names if name not in found[0]])
 
 
 def worlds_by_seed(

@@ -8,7 +8,8 @@ Left out: the middle of a seed; that one is trained again.
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +57,22 @@ def nothing_finished(seeds: Sequence[int]) -> KeyboardInterrupt:
     return KeyboardInterrupt(f"stopped by Ctrl-C before {which} was finished, so that there is no table")
 
 
-def end_early(lesson: str, args: argparse.Namespace, num_finished: int, missing: str = "") -> None:
+@contextmanager
+def told_at_the_end(lesson: str, args: argparse.Namespace, num_finished: int, missing: str = "") -> Iterator[None]:
+    """Around the writing of files: `end_early` after it, also where a file could not be written."""
+    try:
+        yield
+    except LessonError as error:
+        if num_finished == args.seeds and not missing:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        end_early(lesson, args, num_finished, missing, in_files=False)
+    end_early(lesson, args, num_finished, missing)
+
+
+def end_early(
+    lesson: str, args: argparse.Namespace, num_finished: int, missing: str = "", *, in_files: bool = True
+) -> None:
     """Say what was cut off and what to type for it, and end with exit code 130; nothing where all is there.
 
     Args:
@@ -64,11 +80,12 @@ def end_early(lesson: str, args: argparse.Namespace, num_finished: int, missing:
         args: as `classic.command_line.read_arguments` gives them.
         num_finished: seeds in the table and the files.
         missing: the option whose work was cut off after the seeds.
+        in_files: whether all files were written.
     """
     if num_finished == args.seeds and not missing:
         return
     told = f"stopped by Ctrl-C: {num_finished} of {args.seeds} seeds are in the table"
-    if args.json or args.out:
+    if in_files and (args.json or args.out):
         told += " and in the files"
     if missing:
         told += f"; what {missing} measures is missing"

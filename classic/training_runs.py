@@ -199,6 +199,11 @@ def weights_of(policy: Policy) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in policy.state_dict().items()}
 
 
+def load_optimizers() -> None:
+    """The first optimizer of a process imports half of torch, a second that belongs on nobody's clock."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)], fused=True)
+
+
 def one_thread() -> None:
     """Matrices of 64 x 64 are too small to share: a second thread only waits for the first."""
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from classic.environments import make_environment
 from classic.keyboard import read_keys
 from classic.records import table_text, write_json
 from classic.seeds import spread
-from classic.stopped_runs import each_seed, end_early, seeds_of
+from classic.stopped_runs import each_seed, seeds_of, told_at_the_end
 from classic.tabular_model import TabularModel, tabular_model
 from classic.what_is_rl import (
     SUPERVISED_AND_REINFORCEMENT,
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         curves = f"the curve to {args.out}"
         writers[curves] = lambda: draw_running_means(args.out, model, agents, played, by_steps=bool(args.steps))
         writers[f"pictures to {args.out}"] = lambda: write_pictures(args.out, model, args.seed)
-    write_each(writers)
-    end_early("what_is_rl", args, len(played))
+    with told_at_the_end("what_is_rl", args, len(played)):
+        write_each(writers)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,8 @@
 """The commands of lessons 3 to 5: they train, say what came out, write it, and test what was saved."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,20 @@ def test_a_saved_policy_is_judged_where_nothing_was_trained_or_chosen(env_id: st
         for used in (seed, evaluation_seed(seed)):
             assert fresh.isdisjoint(tuple(row) for row in env.reset(seed=used)[0].tolist())
     env.close()
+
+
+def test_what_torch_imports_for_its_first_optimizer_is_on_nobodys_clock() -> None:
+    """Stable-Baselines3 trains second in the process, and would have that second for nothing."""
+    program = """
+import sys
+from dataclasses import replace
+from classic import ppo_command
+
+def train(*args, **how):
+    sys.exit(0 if "torch._dynamo" in sys.modules else "not imported yet")
+
+ppo_command.LESSON = replace(ppo_command.LESSON, train=train)
+ppo_command.main(["--steps", "4096", "--quiet"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -295,6 +295,7 @@ def raising(error: BaseException) -> Callable[[Sequence[str] | None], None]:
     [
         (LessonError("got 5"), 2, "error: got 5"),
         (OSError(28, "No space left", "/disk/x"), 2, "error: the machine refused: /disk/x (No space left)"),
+        (MemoryError(), 2, "error: this takes more memory than there is; type smaller numbers"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
         (KeyboardInterrupt("stopped by Ctrl-C before seed 0"), 130, "stopped by Ctrl-C before seed 0"),
     ],
@@ -306,6 +307,25 @@ def test_it_ends_with_one_line_and_a_code(
         run_lesson(raising(error))
     assert ended.value.code == code
     assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--save", "a.pt", "--json", "a.pt"], "--save a.pt and --json a.pt: one would be written over the other"),
+        (["--load", "a.pt", "--json", "./a.pt"], "--json a.pt and --load a.pt|--load a.pt and --json a.pt"),
+        (["--json", "runs", "--out", "runs"], "--json runs and --out runs"),
+        (["--json", "runs/curve.png", "--out", "runs"], "a picture might take its place: type --json runs/curve.json"),
+    ],
+)
+def test_no_file_takes_the_place_of_another(words: list[str], told: str) -> None:
+    with pytest.raises(LessonError, match=told):
+        ppo_command.main([*words, "--quiet"])
+
+
+def test_numbers_stand_in_the_folder_of_the_pictures() -> None:
+    with pytest.raises(AssertionError, match="training began"):
+        ppo_command.main(["--json", "runs/found.json", "--out", "runs", "--quiet"])
 
 
 def test_what_can_not_be_written_costs_no_other_file(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from classic.dqn import Settings, Trainer, dqn_loss, td_targets, train
-from classic.dqn_command import main, switches_text
+from classic.dqn_command import main, monitor_text, switches_text
 from classic.errors import LessonError
 from classic.forgetting import forgetting_figures, yardstick_of
+from classic.forgetting_picture import _exact_lines
 from classic.q_network import QNetwork
 from classic.replay_buffer import ReplayBuffer, Transitions
+from classic.training_runs import Point
 from tests.classic.probes import register_probes
 
 register_probes()
@@ -335,3 +338,18 @@ def test_titles_say_what_is_switched_off_and_nothing_that_does_not_act() -> None
     assert switches_text(Settings()) == ", double"
     assert switches_text(Settings(target_network=False)) == ", no target network"
     assert switches_text(Settings(replay=False, exploration=False, double=False)) == ", no replay, no exploration"
+
+
+@pytest.mark.parametrize(("reward", "heights"), [(1.0, [1.0, 100.0]), (-1.0, [-1.0, -100.0]), (0.0, [0.0])])
+def test_the_picture_of_forgetting_draws_where_q_drifts_to(reward: float, heights: list[float]) -> None:
+    """A last reward of 0, as Acrobot's, says nothing of the rewards before it."""
+    axes = Figure().subplots()
+    _exact_lines(axes, [[Point(10, 1.0, 0.0, {"doomed_q_exact": reward}, 1.0)]], 0.99)
+    assert [float(line.get_ydata()[0]) for line in axes.lines] == pytest.approx(heights)
+
+
+def test_the_monitor_says_where_the_warm_up_saw_no_end() -> None:
+    names = ["td_loss", "mean_q", "doomed_q", "action_gap", "terminal_fraction", "epsilon"]
+    point = Point(10, 1.0, 0.0, {**dict.fromkeys(names, 0.5), "doomed_q_exact": math.nan}, 1.0)
+    assert "nan" not in monitor_text(0, [point])
+    assert "no episode of the warm-up came to an end of its own" in monitor_text(0, [point])

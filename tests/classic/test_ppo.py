@@ -139,6 +139,13 @@ def test_minibatches_use_every_step_once() -> None:
     assert torch.cat(parts).tolist() != list(range(1003))
 
 
+@pytest.mark.parametrize(("num_rows", "size"), [(2000, 1400), (2000, 450), (2000, 512), (7, 7), (3, 2)])
+def test_no_minibatch_is_larger_than_its_size(num_rows: int, size: int) -> None:
+    lengths = [len(part) for part in minibatches(num_rows, size, np.random.default_rng(0))]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+
+
 def test_advantages_are_centred_by_minibatch_and_a_single_one_survives() -> None:
     scaled = centred(torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(scaled, torch.tensor([-1.0, 0.0, 1.0]))

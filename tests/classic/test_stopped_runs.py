@@ -1,5 +1,6 @@
 """Ctrl-C between seeds: what is finished is shown and written, and the rest can be had by typing what is told."""
 
+import argparse
 import json
 import os
 import shlex
@@ -22,7 +23,8 @@ from classic import (
     real_world_command,
     what_is_rl_command,
 )
-from classic.stopped_runs import beside, each_seed
+from classic.errors import LessonError
+from classic.stopped_runs import beside, each_seed, told_at_the_end
 from classic.training_runs import Point
 
 SMALL = ["--num-evaluation-episodes", "4", "--hidden", "16"]
@@ -236,3 +238,16 @@ def test_ctrl_c_in_a_process_of_its_own(shown: str, steps: str, told: str, tmp_p
         assert seeds_in(tmp_path / "found.json")[:2] == [0, 1]
     else:
         assert not (tmp_path / "found.json").exists()
+
+
+def test_the_rest_is_told_also_where_a_file_can_not_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(seed=3, seeds=4, json=Path("a.json"), out=None, typed={"json": ["--json", "a.json"]})
+    with pytest.raises(SystemExit) as ended, told_at_the_end("ppo", args, 2):
+        raise LessonError("could not write a.json")
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert said.startswith("error: could not write a.json\n")
+    assert "2 of 4 seeds are in the table; for the rest type" in said
+    assert "--seed 5 --seeds 2" in said
+    with pytest.raises(LessonError, match="could not write"), told_at_the_end("ppo", args, 4):
+        raise LessonError("could not write a.json")
