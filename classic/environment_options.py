@@ -115,21 +115,25 @@ def _require_known(env_id: str, name: str, value: Any, known: list[str]) -> None
 
 def _require_kind(env_id: str, name: str, value: Any, default: Any) -> None:
     """The value must be of the default's kind."""
-    needed = ""
-    if isinstance(default, bool) and not isinstance(value, bool):
-        needed = f"true or false: type --env-option {name}={str(default).lower()}"
-    elif name in PROBABILITIES and not (_is_number(value) and 0 <= value <= 1):
-        needed = f"a probability between 0 and 1: type --env-option {name}={default:.3g}"
-    elif isinstance(default, (int, float)) and not isinstance(default, bool) and not _is_number(value):
-        needed = f"a finite number: type --env-option {name}={default:g}"
-    elif name == "map_name" and value not in MAPS:
-        needed = f"one of {', '.join(MAPS)}: type --env-option map_name={default}"
-    elif name == "desc" and not isinstance(value, (tuple, list)):
-        needed = "the rows of a map, which only Python can give: type --env-option map_name=8x8 instead"
-    elif isinstance(default, tuple) and not isinstance(value, (tuple, list)):
-        needed = "several numbers, which only Python can give: leave it out"
-    if needed:
+    if needed := _needed(name, value, default):
         raise LessonError(f"got --env-option {name}={value} for {env_id}; it must be {needed}")
+
+
+def _needed(name: str, value: Any, default: Any) -> str:
+    """What the value must be, and what to type; empty where it is that."""
+    if isinstance(default, bool) and not isinstance(value, bool):
+        return f"true or false: type --env-option {name}={str(default).lower()}"
+    if name in PROBABILITIES and not (_is_number(value) and 0 <= value <= 1):
+        return f"a probability between 0 and 1: type --env-option {name}={default:.3g}"
+    if isinstance(default, (int, float)) and not isinstance(default, bool) and not _is_number(value):
+        return f"a finite number: type --env-option {name}={default:g}"
+    if name == "map_name" and value not in MAPS:
+        return f"one of {', '.join(MAPS)}: type --env-option map_name={default}"
+    if name == "desc" and not isinstance(value, (tuple, list)):
+        return "the rows of a map, which only Python can give: type --env-option map_name=8x8 instead"
+    if isinstance(default, tuple) and not isinstance(value, (tuple, list)):
+        return "several numbers, which only Python can give: leave it out"
+    return ""
 
 
 def _is_number(value: Any) -> bool:

@@ -36,17 +36,20 @@ def require_numbers(settings: Any) -> None:
         value = getattr(settings, field.name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        needed = ""
-        if field.name in ABOVE_0 and not value > 0:
-            needed = "above 0" + (" (inf: no clipping)" if field.name in MAY_BE_INFINITE else "")
-        elif field.name in AT_LEAST_0 and not value >= 0:
-            needed = "0 or above"
-        elif not math.isfinite(value) and not (field.name in MAY_BE_INFINITE and value > 0):
-            needed = "a finite number"
-        if needed:
+        if needed := _needed(field.name, value):
             flag = f"--{field.name.replace('_', '-')}"
             default = 0.2 if field.default is None else field.default
             raise LessonError(f"got {field.name} {value}; it must be {needed}: type {flag} {default}")
+
+
+def _needed(name: str, value: float) -> str:
+    """What the number of this field must be; empty where it is that."""
+    may_be_infinite = name in MAY_BE_INFINITE
+    if name in ABOVE_0 and not value > 0:
+        return "above 0" + (" (inf: no clipping)" if may_be_infinite else "")
+    if name in AT_LEAST_0 and not value >= 0:
+        return "0 or above"
+    return "" if math.isfinite(value) or (may_be_infinite and value > 0) else "a finite number"
 
 
 def require_rollout(num_steps: int, num_envs: int, rollout_length: int) -> None:

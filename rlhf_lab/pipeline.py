@@ -9,12 +9,11 @@ import errno
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import transformers
-from datasets import Dataset, disable_progress_bars
+from datasets import disable_progress_bars
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from rlhf_lab.config import EMBEDDED, Experiment, SFTSection
@@ -377,12 +376,7 @@ def _encoded(
     encode = encode_demonstrations if stage == "sft" else encode_pairs
     told = experiment.data.long_prompts
     settings: dict[str, Any] = {"max_length": max_length, "long_prompts": told, "context": context_of(model)}
-
-    def encoded(rows: Dataset) -> Encoded:
-        tokenise = partial(encode, rows, tokenizer, **settings)
-        return encoded_once(folder, tokenise, rows, tokenizer, **settings) if folder else tokenise()
-
-    train, heldout = encoded(data.train), encoded(data.heldout)
+    train, heldout = (encoded_once(folder, encode, rows, tokenizer, **settings) for rows in (data.train, data.heldout))
     if line := long_line(long_facts((train, heldout), told), max_length):
         say(f"{stage}  {line}")
     return train, heldout

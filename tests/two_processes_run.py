@@ -76,11 +76,11 @@ def tokenise_once(folder: Path) -> None:
     """Both processes ask for the same tokens; which of them made some is in the names of files."""
     rows, tokenizer = Dataset.from_dict({"prompt": ["ab", "a"], "completion": ["c", "d"]}), tiny_tokenizer()
 
-    def encode() -> Encoded:
+    def encode(*given: Any, **settings: Any) -> Encoded:
         (folder / f"tokenised-by-{process_state().process_index}").touch()
-        return encode_demonstrations(rows, tokenizer, 16)
+        return encode_demonstrations(*given, **settings)
 
-    found = encoded_once(folder, encode, rows, tokenizer)
+    found = encoded_once(folder, encode, rows, tokenizer, max_length=16)
     torch.save(found.rows.to_list(), folder / f"tokens-{process_state().process_index}.pt")
 
 

@@ -26,26 +26,26 @@ FORM = 1  # of the rows; a change of it makes older ones unreadable
 
 
 def encoded_once(
-    folder: Path,
-    encode: Callable[[], Encoded],
+    folder: Path | None,
+    encode: Callable[..., Encoded],
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     **settings: Any,
 ) -> Encoded:
-    """`encode()`, or what an earlier call for the same `rows`, `tokenizer` and `settings` left in `folder`.
+    """`encode(rows, tokenizer, **settings)`, or what an earlier call left of it in `folder` (None: nothing is kept).
 
     To be called by all processes at the same time.
     """
     facts = _facts_of(tokenizer)
-    if facts is None:  # a tokenizer without a description of its own: two of them can not be told apart
-        return encode()
+    if folder is None or facts is None:  # tokenizers that do not describe themselves can not be told apart
+        return encode(rows, tokenizer, **settings)
     made_of = {"form": FORM, "rows": content_hash(rows), "tokenizer": facts, **settings}
     kept = folder / FOLDER / hashlib.sha256(canonical_json(made_of).encode()).hexdigest()[:16]
     state = process_state()
     with state.main_process_first():
         found = _read(kept)
         if found is None:
-            found = encode()
+            found = encode(rows, tokenizer, **settings)
             if state.is_main_process:
                 _keep(kept, found)
     return found

@@ -5,23 +5,19 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from rlhf_lab.data.assistant.world import heldout_questions
 from rlhf_lab.evaluation.reward_model import evaluate_reward_model
+from tests.byte_tokenizer import byte_tokenizer
 
 EOS, PAD, VOCAB = 0, 1, 258
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    tokens = ["</s>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    made = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", pad_token="<pad>")
+    return byte_tokenizer()
 
 
 def length_judge(tokenizer: Any, *, sign: float) -> Any:

@@ -24,13 +24,11 @@ class Tokeniser:
     def __call__(
         self, folder: Path, rows: Dataset = ROWS, tokenizer: Any = None, max_length: int = 6, **more: Any
     ) -> Encoded:
-        tokenizer = tokenizer or tiny_tokenizer()
-
-        def encode() -> Encoded:
+        def encode(*given: Any, **settings: Any) -> Encoded:
             self.calls += 1
-            return encode_demonstrations(rows, tokenizer, max_length, **more)
+            return encode_demonstrations(*given, **settings)
 
-        return encoded_once(folder, encode, rows, tokenizer, max_length=max_length, **more)
+        return encoded_once(folder, encode, rows, tokenizer or tiny_tokenizer(), max_length=max_length, **more)
 
 
 def test_the_same_rows_are_tokenised_once_and_read_back_as_they_were(tmp_path: Path) -> None:
@@ -102,5 +100,5 @@ def test_a_tokenizer_that_does_not_say_what_it_is_keeps_nothing(tmp_path: Path) 
 
     tokenise = Tokeniser()
     for _ in range(2):
-        encoded_once(tmp_path, lambda: tokenise(tmp_path / "inner"), ROWS, Nameless())  # type: ignore[arg-type]
+        encoded_once(tmp_path, lambda *given: tokenise(tmp_path / "inner"), ROWS, Nameless())  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == [tmp_path / "inner"]
