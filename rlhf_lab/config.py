@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.ppo_config import PPOConfig
-from rlhf_lab.section import Count, CountOrNever, NotNegative, Positive, Schedule, Section, must_divide
+from rlhf_lab.section import Bf16, Count, CountOrNever, NotNegative, Positive, Schedule, Section, must_divide
 
 EMBEDDED = "assistant"  # the name of the embedded default wherever a data set or model may be named
 
@@ -79,7 +79,7 @@ class SFTSection(Section):
     max_length: Count = 512
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
-    bf16: bool = False
+    bf16: Bf16 = False
     gradient_checkpointing: bool = False
     lora_r: CountOrNever = Field(0, description="rank of LoRA adapters, merged after training; 0: full fine-tuning")
     lora_alpha: Positive = 16
@@ -105,7 +105,7 @@ class RewardSection(Section):
     votes: Literal["add", "only", "ignore"] = Field("add", description="votes of `rlhf-lab rate` in the run folder")
     vote_rows: Literal["majority", "each"] = Field("majority", description="one row a pair, or one row a vote")
     tied_votes: Literal["drop", "both"] = Field("drop", description="a tied pair gives no row, or one each way")
-    bf16: bool = False
+    bf16: Bf16 = False
     gradient_checkpointing: bool = False
     logging_steps: Count = 10
     eval_steps: CountOrNever = 200

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf_lab.section import Count, CountOrNever, Fraction, NotNegative, Positive, Schedule, Section, must_divide
+from rlhf_lab.section import Bf16, Count, CountOrNever, Fraction, NotNegative, Positive, Schedule, Section, must_divide
 
 NO_TRANSFORMERS_LOOP = "PPO has its own loop here; "
 RENAMED = {
@@ -131,7 +131,7 @@ class PPOConfig(Section):
     adam_form: Literal["torch", "tensorflow"] = Field(
         "torch", description="tensorflow: eps is added before the bias correction, as OpenAI's code of 2019 did"
     )
-    bf16: bool = False
+    bf16: Bf16 = Field(False, description="auto: where the GPU, or without one the CPU, has instructions for it")
     gradient_checkpointing: bool = False
     torch_compile: bool = Field(
         False, description="compile what policy, critic and reference do with a rollout; generation is as it was"

@@ -18,6 +18,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
+Bf16 = bool | Literal["auto"]  # auto: where the machine has instructions for it
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

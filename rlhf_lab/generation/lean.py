@@ -3,7 +3,7 @@
 A decode step of a small model takes transformers longer in Python than in arithmetic. Here keys and values lie in one
 block made beforehand, weights are read from the model itself, and a step is a dozen operations a layer; a prompt with
 many completions is read once. The contract is that of the eager engine: the same uniforms give the same tokens. Leaves
-out every other architecture, adapters, GPUs.
+out every other architecture, adapters, GPUs and autocast: it computes in fp32.
 """
 
 from typing import Any
@@ -16,7 +16,8 @@ from transformers import GPT2LMHeadModel
 from rlhf_lab.generation.draw import draw_tokens
 from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models import lean_gpt2
-from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, linear, norm, reading
+from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, layers, norm, reading
+from rlhf_lab.models.products import FixedProduct, in_fp32
 
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
 FEW_PROMPTS = 0.5  # different ones among the rows: each is read once, its keys and values copied to its rows
@@ -38,9 +39,12 @@ class LeanGPT2:
         trunk, config = model.transformer, model.config
         self.blocks = list(trunk.h)
         self.tokens, self.positions, self.last_norm = trunk.wte.weight, trunk.wpe.weight, trunk.ln_f
-        self.head = model.lm_head.weight
         self.heads, size = config.n_head, config.n_embd // config.n_head
         num_rows, num_columns = seen.shape
+        self.linears = [
+            [FixedProduct(layer.weight, layer.bias, num_rows) for layer in layers(block)] for block in trunk.h
+        ]
+        self.head = FixedProduct(model.lm_head.weight.t(), None, num_rows)
         self.seen = seen
         self.cache = torch.empty(2, config.n_layer, num_rows, self.heads, num_columns, size)
         self.bias = self._bias()
@@ -57,14 +61,17 @@ class LeanGPT2:
 
     def read(self, ids: Tensor, positions: Tensor) -> Tensor:
         """(B, V) logits after the prompts `ids` (B, P), at `positions` (B, P), in the columns from 0 on."""
-        (num_rows, width), every = ids.shape, Cells(None, (ids.shape[0], ids.shape[1]))
+        width = ids.shape[1]
+        real, last = self.seen[:, :width], torch.arange(width) == width - 1
+        cells, ends = Cells.of(real), Cells.of(last.expand_as(real))
         causal = torch.ones(width, width, dtype=torch.bool).tril()
         # Padding reads itself, as attention to nothing is not defined
-        sees = (self.seen[:, None, :width] & causal) | torch.eye(width, dtype=torch.bool)
-        x = (F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)).view(num_rows * width, -1)
-        for number, block in enumerate(self.blocks):
-            x = block_output(block, x, every, self._writing(number, reading(sees[:, None])))
-        return F.linear(norm(self.last_norm, x.view(num_rows, width, -1)[:, -1]), self.head)
+        attend = reading(((real[:, None] & causal) | torch.eye(width, dtype=torch.bool))[:, None])
+        x = F.embedding(cells.pick(ids), self.tokens) + F.embedding(cells.pick(positions), self.positions)
+        for number, block in enumerate(self.blocks[:-1]):
+            x = block_output(block, x, cells, self._writing(number, attend))
+        x = block_output(self.blocks[-1], x, cells, self._writing(len(self.blocks) - 1, attend), ends)
+        return self.head(norm(self.last_norm, x))
 
     def _writing(self, number: int, attend: Attend) -> Attend:
         """`attend`, with keys and values of block `number` written down."""
@@ -79,24 +86,25 @@ class LeanGPT2:
     def read_next(self, ids: Tensor, positions: Tensor, column: int) -> Tensor:
         """(B, V) logits after one more token a row: `ids` and `positions` (B,), in column `column`."""
         x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
-        for number, block in enumerate(self.blocks):
-            x = x + linear(block.attn.c_proj, self._attended(number, block.attn, norm(block.ln_1, x), column))
-            x = x + linear(block.mlp.c_proj, block.mlp.act(linear(block.mlp.c_fc, norm(block.ln_2, x))))
-        return F.linear(norm(self.last_norm, x), self.head)
+        for number, (block, (mix, merge, widen, narrow)) in enumerate(zip(self.blocks, self.linears, strict=True)):
+            x = x + merge(self._attended(number, mix(norm(block.ln_1, x)), column))
+            x = x + narrow(block.mlp.act(widen(norm(block.ln_2, x))))
+        return self.head(norm(self.last_norm, x))
 
-    def _attended(self, number: int, attention: Any, x: Tensor, column: int) -> Tensor:
-        """(B, D) what the heads of block `number` read for the new tokens x (B, D)."""
-        q, k, v = linear(attention.c_attn, x).view(len(x), 3, self.heads, -1).unbind(1)  # each (B, heads, D / heads)
+    def _attended(self, number: int, mixed: Tensor, column: int) -> Tensor:
+        """(B, D) what the heads of block `number` read for new tokens; `mixed` (B, 3 D) queries, keys and values."""
+        q, k, v = mixed.view(len(mixed), 3, self.heads, -1).unbind(1)  # each (B, heads, D / heads)
         self.cache[0, number, :, :, column], self.cache[1, number, :, :, column] = k, v
         keys, values = self.cache[:, number].flatten(1, 2)[:, :, : column + 1]
         query = q.reshape(len(keys), 1, -1)
         # Not scaled_dot_product_attention: for a single query it takes a third longer
         bias = self.bias[..., : column + 1]
         scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
-        return torch.bmm(scores.softmax(-1), values).view(len(x), -1)
+        return torch.bmm(scores.softmax(-1), values).view(len(mixed), -1)
 
 
 @torch.no_grad()
+@in_fp32()
 def generate_lean(
     model: Any,
     prompt_ids: Tensor,

@@ -18,6 +18,7 @@ from transformers import GPT2LMHeadModel
 from rlhf_lab.functional import token_entropy, token_log_probs
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.lean_gpt2 import Cells
+from rlhf_lab.models.products import through
 
 Entropies: TypeAlias = Literal["none", "numbers", "with gradient"]
 Head: TypeAlias = Callable[[Tensor], Tensor]
@@ -62,7 +63,7 @@ def token_statistics(
     """Log-probs and entropies (N,) of `tokens` (N,) after `states` (N, D), without all logits (N, V) at once."""
 
     def of_chunk(states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        return _statistics(language_head(states), tokens, temperature, entropies)
+        return _statistics(through(language_head, states), tokens, temperature, entropies)
 
     rows = max(1, MOST_LOGITS // len(language_head.weight))
     if len(states) <= rows:

@@ -2,7 +2,8 @@
 
 Nothing is computed that nobody reads: padding takes no place but in attention, the last block and the head run on the
 tokens whose states are asked for, and no token after them is read. `fits` says for which models the numbers are those
-of transformers (to rounding). Leaves out every other architecture, adapters, hooks and mixed precision.
+of transformers (to rounding). Under autocast linear layers read bf16, all else is fp32. Leaves out every other
+architecture, adapters and hooks.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
+
+from rlhf_lab.models.products import in_fp32, multiplies_bf16, product, two_products
 
 Attend = Callable[
     [Tensor, Tensor, Tensor], Tensor
@@ -34,7 +37,7 @@ def fits(model: Any, *, replaced_forward: bool = False, compiled: bool = False) 
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and (multiplies_bf16() or not torch.is_autocast_enabled("cpu"))
         and not (trunk.gradient_checkpointing and trunk.training)
         and (compiled or trunk._compiled_call_impl is None)
         and len(trunk.h) > 0
@@ -44,7 +47,7 @@ def fits(model: Any, *, replaced_forward: bool = False, compiled: bool = False) 
         and type(trunk.wte) is nn.Embedding
         and type(head) is nn.Linear
         and (head.bias is None or type(model) is not GPT2LMHeadModel)
-        and all(type(layer) is Conv1D for block in trunk.h for layer in _layers(block))
+        and all(type(layer) is Conv1D for block in trunk.h for layer in layers(block))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
         and not any("forward" in vars(module) for module in modules if not (replaced_forward and module is model))
         and not any(module.p > 0 and module.training for module in modules if isinstance(module, nn.Dropout))
@@ -133,12 +136,12 @@ def block_output(block: Any, x: Tensor, read: Cells, attend: Attend, asked: Cell
         assert asked.index is not None
         chosen = torch.searchsorted(read.index, asked.index)  # places of the asked among the read
         x = _Pick.apply(x, chosen)
-        queries = torch.addmm(c_attn.bias[:width], _Pick.apply(seen, chosen), c_attn.weight[:, :width])
+        queries = product(_Pick.apply(seen, chosen), c_attn.weight[:, :width], c_attn.bias[:width])
         (q,) = split_heads(asked.spread(queries), 1, heads)
-        k, v = split_heads(read.spread(torch.addmm(c_attn.bias[width:], seen, c_attn.weight[:, width:])), 2, heads)
+        k, v = split_heads(read.spread(product(seen, c_attn.weight[:, width:], c_attn.bias[width:])), 2, heads)
     mixed = attend(q, k, v).transpose(1, 2).flatten(2)
     x = x + linear(block.attn.c_proj, (asked or read).pick(mixed))
-    return x + linear(block.mlp.c_proj, block.mlp.act(linear(block.mlp.c_fc, norm(block.ln_2, x))))
+    return x + two_products(norm(block.ln_2, x), block.mlp.c_fc, block.mlp.act, block.mlp.c_proj)
 
 
 def split_heads(mixed: Tensor, parts: int, heads: int) -> Tensor:
@@ -149,12 +152,18 @@ def split_heads(mixed: Tensor, parts: int, heads: int) -> Tensor:
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every column reads itself and what is on its left."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    with in_fp32():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def reading(sees: Tensor) -> Attend:
     """Attention to the columns that `sees` (B or 1, 1, n, L) bool says."""
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=sees)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with in_fp32():
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=sees)
+
+    return attend
 
 
 def norm(layer: Any, x: Tensor) -> Tensor:
@@ -162,8 +171,9 @@ def norm(layer: Any, x: Tensor) -> Tensor:
 
 
 def linear(layer: Any, x: Tensor) -> Tensor:
-    return torch.addmm(layer.bias, x, layer.weight)
+    return product(x, layer.weight, layer.bias)
 
 
-def _layers(block: Any) -> tuple[Any, ...]:
+def layers(block: Any) -> tuple[Any, ...]:
+    """The four linear layers of a block, in the order of its forward."""
     return (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)

@@ -26,6 +26,7 @@ from rlhf_lab.models.adapters import AdapterScalar
 from rlhf_lab.models.completions import deciding_columns, take_completion
 from rlhf_lab.models.language import context_of, disable_dropout, make_room, not_loadable, use_fused_gelu
 from rlhf_lab.models.lean_gpt2 import Cells
+from rlhf_lab.models.products import in_fp32
 
 SHIFT_KEY = "score_shift"  # config field, only where the last layer norm has no bias to hold the shift
 
@@ -125,7 +126,8 @@ def completion_values(model: Any, ids: Tensor, prompt_lengths: Tensor, mask: Ten
     """(B, T) values of the states before each completion token; arguments as in `completion_log_probs`."""
     if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model):
         states = lean_gpt2.states_at(model.transformer, ids, deciding_columns(ids, prompt_lengths, mask))
-        values = model.score(states) + getattr(model.config, SHIFT_KEY, 0.0)
+        with in_fp32():
+            values = model.score(states) + getattr(model.config, SHIFT_KEY, 0.0)
         return Cells.of(mask).spread(values)[..., 0]
     # What stands in the last column no value depends on: its state comes after the last token.
     values = token_values(model, ids[:, : max(ids.shape[1] - 1, 1)])
@@ -165,7 +167,9 @@ def _scores(model: Any, ids: Tensor) -> Tensor:
         return logits[:, 0]
     columns = torch.arange(ids.shape[1])
     ends = ((ids != model.config.pad_token_id) * columns).argmax(1)  # as transformers finds them
-    scores: Tensor = model.score(lean_gpt2.states_at(model.transformer, ids, columns == ends[:, None]))
+    states = lean_gpt2.states_at(model.transformer, ids, columns == ends[:, None])
+    with in_fp32():
+        scores: Tensor = model.score(states)
     return scores[:, 0]
 
 

@@ -28,6 +28,7 @@ from rlhf_lab.generation.sample import draw_uniforms, sample_completions
 from rlhf_lab.generation.stops import stops_of
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.adapters import has_adapter, take_adapter
+from rlhf_lab.models.products import in_fp32
 from rlhf_lab.models.scalar import normalize_scores, sequence_scores, shift_into_weights
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.sft import ADAPTER
@@ -137,13 +138,14 @@ class ComparisonTrainer(CarefulTrainer, RewardTrainer):
             head = self.accelerator.unwrap_model(model).score
             return score_sides(model, head, batch)
 
-        return super().compute_loss(scores_of_sides, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():
+            return super().compute_loss(scores_of_sides, inputs, return_outputs, num_items_in_batch)
 
 
 def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
     """The model's output on a batch of `ComparisonCollator`, its logits (2 N, 1) the scores of both sides."""
     rows, columns = batch["text_ends"].T
-    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model):
+    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model, replaced_forward=True):
         asked = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
         asked[rows, columns] = True
         states = lean_gpt2.states_at(
@@ -152,7 +154,9 @@ def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
         place = (
             asked.flatten().cumsum(0).view(asked.shape) - 1
         )  # states come row by row, texts in an order of their own
-        return SequenceClassifierOutputWithPast(logits=head(states[place[rows, columns]])[batch["text_of_side"]])
+        with in_fp32():
+            logits = head(states[place[rows, columns]])[batch["text_of_side"]]
+        return SequenceClassifierOutputWithPast(logits=logits)
     outputs = model(
         input_ids=batch["input_ids"],
         attention_mask=batch.get("sees", batch["attention_mask"]),

@@ -18,6 +18,7 @@ from rlhf_lab.config import SFTSection
 from rlhf_lab.data.lengths import Encoded, LongPrompts, fit_rows
 from rlhf_lab.data.prompts import encode_completion, encode_prompt
 from rlhf_lab.models import lean_gpt2
+from rlhf_lab.models.products import through
 from rlhf_lab.training.checkpoint import saving
 from rlhf_lab.training.trainers import CarefulTrainer, MetricsFile, last_checkpoint, shared_arguments
 
@@ -35,8 +36,9 @@ class LanguageModelTrainer(CarefulTrainer, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = F.pad(inputs["labels"][:, 1:], (0, 1), value=-100)  # what the next token should be
         asked = labels != -100
-        states = lean_gpt2.states_at(model.transformer, inputs["input_ids"], asked)
-        loss = F.cross_entropy(F.linear(states, model.lm_head.weight), labels[asked], reduction="sum")
+        with self.accelerator.autocast():
+            states = lean_gpt2.states_at(model.transformer, inputs["input_ids"], asked)
+            loss = F.cross_entropy(through(model.lm_head, states), labels[asked], reduction="sum")
         return loss / (asked.sum() if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -34,6 +34,7 @@ from rlhf_lab.stages import experiment_data
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.prompt_source import PromptBatch
 from rlhf_lab.stages.scoring import make_scorers
+from rlhf_lab.training.precision import in_bf16
 from rlhf_lab.training.records import read_jsonl
 from rlhf_lab.training.trainers import MetricsFile
 
@@ -203,7 +204,8 @@ def _shared(folder: Path, seed: int, ppo: PPOConfig) -> dict[str, Any]:
         "max_grad_norm": ppo.max_grad_norm,
         "adam_epsilon": ppo.adam_eps,
         "weight_decay": 0.0,
-        "bf16": ppo.bf16,
+        # auto is for passes of ours: through transformers' modules a CPU takes longer in bf16
+        "bf16": in_bf16(ppo.bf16) if on_gpu else ppo.bf16 is True,
         "activation_checkpointing": ppo.gradient_checkpointing,  # the old name's new one
         "logging_steps": 10,
         "logging_nan_inf_filter": False,

@@ -16,7 +16,9 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
 from rlhf_lab.errors import UserError
+from rlhf_lab.section import Bf16
 from rlhf_lab.training.memory import keep_freed_blocks
+from rlhf_lab.training.precision import in_bf16
 from rlhf_lab.training.records import append_metrics
 
 
@@ -76,14 +78,14 @@ class Run:
         self,
         folder: Path,
         *,
-        bf16: bool = False,
+        bf16: Bf16 = False,
         report_to: Sequence[str] = (),
         run_name: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ):
         self.folder = folder
         keep_freed_blocks()
-        self.accelerator = make_accelerator(folder, bf16=bf16, report_to=report_to)
+        self.accelerator = make_accelerator(folder, bf16=in_bf16(bf16), report_to=report_to)
         refuse_untested(self.accelerator)
         if report_to:
             start_trackers(self.accelerator, report_to, run_name or folder.resolve().name, settings or {})

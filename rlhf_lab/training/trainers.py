@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rlhf_lab.config import RewardSection, SFTSection
 from rlhf_lab.errors import UserError
 from rlhf_lab.training.checkpoint import saving
+from rlhf_lab.training.precision import in_bf16
 from rlhf_lab.training.records import append_metrics, cut_metrics, read_json
 from rlhf_lab.training.run import not_finite, process_state
 
@@ -40,7 +41,7 @@ def shared_arguments(
         "remove_unused_columns": False,  # there are none; transformers would look for them in every row of every batch
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
-        "bf16": section.bf16,
+        "bf16": in_bf16(section.bf16),
         "activation_checkpointing": section.gradient_checkpointing,  # the old name's new one; TRL switches it on
         "logging_steps": section.logging_steps,
         "logging_nan_inf_filter": False,

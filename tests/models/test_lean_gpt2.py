@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from rlhf_lab.data.comparisons import ComparisonCollator
-from rlhf_lab.models import lean_gpt2
+from rlhf_lab.models import lean_gpt2, products
 from rlhf_lab.models.completions import completion_log_probs
 from rlhf_lab.models.language import disable_dropout
 from rlhf_lab.models.scalar import completion_values, sequence_scores
@@ -47,7 +47,7 @@ def with_gradients(model: Any, outputs: Callable[[Any], Tensor], mask: Tensor) -
 
 
 def without_lean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lean_gpt2, "fits", lambda model: False)
+    monkeypatch.setattr(lean_gpt2, "fits", lambda model, **settings: False)
 
 
 def assert_same(lean: tuple[Tensor, dict[str, Tensor]], plain: tuple[Tensor, dict[str, Tensor]]) -> None:
@@ -59,6 +59,7 @@ def assert_same(lean: tuple[Tensor, dict[str, Tensor]], plain: tuple[Tensor, dic
         )
 
 
+SCALAR = GPT2ForSequenceClassification
 MASK = torch.arange(6) < COMPLETION_LENGTHS[:, None]
 
 
@@ -117,19 +118,19 @@ def test_comparisons_get_the_scores_and_gradients_of_transformers(
 def test_nothing_is_computed_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """No padding, no last token, and in the last block and the head completion tokens only."""
     rows: list[int] = []
-    linear, head = lean_gpt2.linear, F.linear
+    multiplied, head = products._multiplied, F.linear
 
-    def counted(layer: Any, x: Tensor) -> Tensor:
-        if layer.weight.shape[1] == 32:  # the two projections of a block
+    def counted(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        if weight.shape[1] == 32:  # two products a block, and the last block's queries
             rows.append(len(x))
-        return linear(layer, x)
+        return multiplied(x, weight, *rest)
 
-    monkeypatch.setattr(lean_gpt2, "linear", counted)
+    monkeypatch.setattr(products, "_multiplied", counted)
     monkeypatch.setattr(F, "linear", lambda x, *rest: (rows.append(len(x)), head(x, *rest))[1])
     with torch.no_grad():
         log_probs_and_entropies(tiny(GPT2LMHeadModel))
     read, decided = int((PROMPT_LENGTHS + COMPLETION_LENGTHS - 1).sum()), int(COMPLETION_LENGTHS.sum())
-    assert rows == [read] * 4 + [decided] * 3
+    assert rows == [read] * 4 + [decided] * 4
 
 
 def with_a_hook() -> Any:
@@ -166,6 +167,43 @@ UNFIT: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", list(UNFIT))
 def test_models_that_are_not_plain_go_through_transformers(name: str) -> None:
     assert not lean_gpt2.fits(UNFIT[name]())
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_under_autocast_only_a_cpu_that_multiplies_bf16_leaves_transformers(
+    multiplies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean_gpt2, "multiplies_bf16", lambda: multiplies)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lean_gpt2.fits(tiny(GPT2LMHeadModel)) is multiplies
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [(GPT2LMHeadModel, log_probs_and_entropies), (SCALAR, values)])
+def test_under_autocast_numbers_and_gradients_are_as_near_to_fp32_as_those_of_transformers(
+    kind: Any, outputs: Callable[[Any], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both round the same factors, so neither is exact."""
+    model = tiny(kind)
+    exact = with_gradients(model, outputs, MASK)
+    monkeypatch.setattr(lean_gpt2, "multiplies_bf16", lambda: True)
+    rounded = with_gradients(model, in_bf16(outputs), MASK)
+    without_lean(monkeypatch)
+    theirs = with_gradients(model, in_bf16(outputs), MASK)
+    assert 0 < distance(rounded, exact) < 1.5 * distance(theirs, exact) < 0.15
+
+
+def in_bf16(outputs: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    def under_autocast(model: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return outputs(model).float()
+
+    return under_autocast
+
+
+def distance(found: tuple[Tensor, dict[str, Tensor]], exact: tuple[Tensor, dict[str, Tensor]]) -> float:
+    """The largest relative error among the outputs and the gradients of all weights."""
+    pairs = [(found[0], exact[0]), *((found[1][name], gradient) for name, gradient in exact[1].items())]
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs if b.norm() > 1e-3)
 
 
 def test_a_plain_model_fits_in_training_mode_without_dropout() -> None:
