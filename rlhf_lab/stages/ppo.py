@@ -48,7 +48,7 @@ from rlhf_lab.stages.ppo_setup import (
 from rlhf_lab.stages.ppo_steps import checked_totals
 from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_above, is_clipped, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
-from rlhf_lab.stages.rollout import Rollout, assess, gather_rollout, lay_out
+from rlhf_lab.stages.rollout import FirstPass, Rollout, assess, gather_rollout, lay_out
 from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
 from rlhf_lab.training.run import Run, rows_of_rank
 
@@ -107,6 +107,7 @@ class PPOTrainer:
         check_contexts(self.models, self.args, (self.train_prompts, self.eval_prompts))
         self.kl_coef = self.args.kl_coef
         self.update_number = 0
+        self.first_pass: FirstPass | None = None  # of the rollout that was collected last
         self.num_generated = 0  # calls of generate()
         self.optimization = Optimization(self.models, self.args, self.accelerator)
         self.life = LifeCycle(self, callbacks)
@@ -211,8 +212,7 @@ class PPOTrainer:
         """One optimizer step on the global `rows`; returns sums over all processes, which the host has not seen."""
         num_tokens = sum(rollout.lengths[row][1] for row in rows.tolist())
         mine = rows[rows_of_rank(len(rows), rank=self.run.rank, num_processes=self.run.num_processes)]
-        by_length = sorted(mine.tolist(), key=lambda row: sum(rollout.lengths[row]))
-        micro_batches = torch.tensor(by_length).split(self.args.micro_batch_size)
+        micro_batches = torch.tensor(rollout.by_length(mine)).split(self.args.micro_batch_size)
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(micro_batches):
             part = rollout.rows(micro)
@@ -228,7 +228,7 @@ class PPOTrainer:
     def loss(self, part: Rollout, aims: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over the tokens of `part`, and the sums that metrics are made of, over the same mask."""
         args, mask = self.args, part.completion_mask
-        log_probs, entropies, values = self.optimization.actor_critic(part, args.temperature, args.ent_coef > 0)
+        log_probs, entropies, values = self._opinions(part)
         log_ratio = (log_probs - part.log_probs).where(mask, 0.0)
         policy_loss = masked_sum(clipped_surrogate(log_ratio, aims.advantages, args.clip_range), mask)
         value_loss = masked_sum(clipped_value_error(values, part.values, aims.returns, args.value_clip_range), mask)
@@ -249,6 +249,13 @@ class PPOTrainer:
                 "ratio_square": masked_sum(ratio.square(), mask),
             }
         return total, {name: value.detach() for name, value in parts.items()}
+
+    def _opinions(self, part: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs, entropies and values (B, T) with gradients; of the first minibatch those that its rollout took."""
+        first, self.first_pass = self.first_pass, None
+        actor_critic: Any = self.optimization.actor_critic
+        known = first is not None and first.answers(part, actor_critic)
+        return first.said if first and known else actor_critic(part, self.args.temperature, self.args.ent_coef > 0)
 
     def adapt_kl_coef(self, metrics: dict[str, float]) -> None:
         """Move the KL weight towards the target, if one is set (Ziegler et al. 2019, arXiv 1909.08593, section 2.2)."""
@@ -286,13 +293,7 @@ class PPOTrainer:
         scores = rollout.scores + rollout.token_scores.sum(1)
         texts = self.texts(completions)
         self.life.write_samples(batch, texts, scores, kl)
-        return {
-            "eval_scores": float(scores.mean()),
-            "eval_scores_stderr": float(scores.std(correction=0)) / len(scores) ** 0.5,
-            "eval_kl": float(kl.mean()),
-            "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
-            "eval_eos_fraction": float(rollout.stopped.float().mean()),
-        } | self.evaluation_metrics(batch.prompts, texts)
+        return ppo_metrics.of_evaluation(rollout, scores, kl) | self.evaluation_metrics(batch.prompts, texts)
 
     def evaluation_metrics(self, prompts: list[Prompt], completions: list[str]) -> dict[str, float]:
         """More metrics, named `eval_...`; override it. `ppo_alarms.py` watches `eval_gold` with `eval_gold_stderr`."""
@@ -369,14 +370,19 @@ class PPOTrainer:
         The policy too, though sampling knew its log-probs: those differ by rounding, which Adam blows up where a
         gradient is near 0, so the ratio would not start at 1 nor two processes end where one does.
         """
+        rollout = lay_out(batch.ids, completions, scores, self.tokenizer.pad_token_id)
         with self.accelerator.autocast():
+            if with_critic:  # before all that needs no gradients: autocast remembers weights as they were first read
+                rows = next(self.minibatches(len(rollout)))
+                self.first_pass = FirstPass.of(rollout, rows, self.args, self.optimization.actor_critic)
             return assess(
-                lay_out(batch.ids, completions, scores, self.tokenizer.pad_token_id),
+                rollout,
                 self.models.policy,
                 self.models.reference,
                 self.models.critic if with_critic else None,
                 temperature=self.args.temperature,
                 batch_size=max(self.args.micro_batch_size, 32),
+                first=self.first_pass if with_critic else None,
             )
 
     def _gathered(self, rollout: Rollout) -> Rollout:

@@ -88,6 +88,17 @@ def of_steps(totals: dict[str, float]) -> dict[str, float]:
     }
 
 
+def of_evaluation(rollout: Rollout, scores: Tensor, kl: Tensor) -> dict[str, float]:
+    """Metrics of an evaluation from `scores` and `kl` (B,)."""
+    return {
+        "eval_scores": float(scores.mean()),
+        "eval_scores_stderr": float(scores.std(correction=0)) / len(scores) ** 0.5,
+        "eval_kl": float(kl.mean()),
+        "eval_length": float(rollout.completion_mask.sum(1).float().mean()),
+        "eval_eos_fraction": float(rollout.stopped.float().mean()),
+    }
+
+
 def masked_sum_rows(x: Tensor, mask: Tensor) -> Tensor:
     """(B,) sums of each row over its mask."""
     return torch.where(mask, x, 0.0).sum(1)

@@ -5,7 +5,7 @@ minibatches are the same numbers on every process, however many there are.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from rlhf_lab.data.batches import length_buckets, pad_right
 from rlhf_lab.generation.sample import Completions
 from rlhf_lab.models.completions import Entropies, completion_log_probs
 from rlhf_lab.models.scalar import ValueHead, completion_values
+from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.scoring import Scores
 from rlhf_lab.training.run import Run
 
@@ -41,11 +42,20 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_tokens(self) -> int:
+        """T, the tokens of the longest completion."""
+        return self.completion_ids.shape[1]
+
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
         """Tokens of each prompt and of each completion, on the host: one transfer for all minibatches."""
         both = torch.stack([self.prompt_lengths, self.completion_mask.sum(1)], dim=1)
         return [(prompt, completion) for prompt, completion in both.tolist()]
+
+    def by_length(self, rows: Tensor) -> list[int]:
+        """These row numbers, from the shortest row to the longest."""
+        return sorted(rows.tolist(), key=lambda row: sum(self.lengths[row]))
 
     def rows(self, index: Tensor | Sequence[int]) -> "Rollout":
         """Some rows, trimmed to the longest of them."""
@@ -120,6 +130,40 @@ def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, scores: 
     )
 
 
+@dataclass(frozen=True)
+class FirstPass:
+    """What policy and critic say of the first minibatch of an update, with gradients.
+
+    The rollout has to know it, and no weight moves before the first step asks the same: so it is asked once.
+    """
+
+    rows: list[int]  # of the rollout, n of them
+    part: Rollout  # these rows
+    said: tuple[Tensor, Tensor, Tensor]  # log-probs, entropies and values (n, T)
+    versions: list[int]  # of the weights
+
+    @classmethod
+    def of(cls, rollout: Rollout, rows: Tensor, args: PPOConfig, actor_critic: Any) -> "FirstPass | None":
+        """The pass over these `rows`; None where it would hold more memory than a micro-batch does, and where other
+        processes have rows of the minibatch."""
+        fits = len(rows) <= args.micro_batch_size and len(rollout) == args.rollout_batch_size
+        if not fits or args.gradient_checkpointing:
+            return None
+        chosen = rollout.by_length(rows)
+        part = rollout.rows(chosen)
+        said = actor_critic(part, args.temperature, args.ent_coef > 0)
+        return cls(chosen, part, said, _versions(actor_critic))
+
+    def answers(self, part: Rollout, actor_critic: nn.Module) -> bool:
+        """Whether `part` holds the same rows, and all weights are what they were."""
+        same = len(part) == len(self.part) and part.ids.shape == self.part.ids.shape
+        return same and torch.equal(part.ids, self.part.ids) and _versions(actor_critic) == self.versions
+
+
+def _versions(module: nn.Module) -> list[int]:
+    return [weight._version for weight in module.parameters()]  # PyTorch counts changes in place
+
+
 @torch.no_grad()
 def assess(
     rollout: Rollout,
@@ -129,19 +173,26 @@ def assess(
     *,
     temperature: float,
     batch_size: int,
+    first: FirstPass | None = None,
 ) -> Rollout:
-    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row."""
+    """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row.
+
+    Of the rows of `first` policy and critic are not asked again.
+    """
     log_probs, ref_log_probs, values = (torch.zeros_like(rollout.log_probs) for _ in range(3))
-    for rows in length_buckets([prompt + completion for prompt, completion in rollout.lengths], batch_size):
-        part = rollout.rows(rows)
-        num_tokens = part.completion_ids.shape[1]
+    for rows, part in _batches(rollout, range(len(rollout)), batch_size):
+        with reference() as frozen:
+            ref_log_probs[rows, : part.num_tokens] = log_probs_of(frozen, part, temperature)[0]
+    if first is not None:
+        log_probs[first.rows, : first.part.num_tokens] = first.said[0]
+        values[first.rows, : first.part.num_tokens] = first.said[2]
+    others = sorted(set(range(len(rollout))) - set(first.rows if first else ()))
+    for rows, part in _batches(rollout, others, batch_size):
         if critic is None:
-            log_probs[rows, :num_tokens] = log_probs_of(policy, part, temperature)[0]
+            log_probs[rows, : part.num_tokens] = log_probs_of(policy, part, temperature)[0]
         else:
             found = opinions(policy, critic, part, temperature, "none")
-            log_probs[rows, :num_tokens], values[rows, :num_tokens] = found[0], found[2]
-        with reference() as frozen:
-            ref_log_probs[rows, :num_tokens] = log_probs_of(frozen, part, temperature)[0]
+            log_probs[rows, : part.num_tokens], values[rows, : part.num_tokens] = found[0], found[2]
     mask = rollout.completion_mask
     return replace(
         rollout,
@@ -149,6 +200,13 @@ def assess(
         ref_log_probs=ref_log_probs.where(mask, 0.0),
         values=values.where(mask, 0.0),
     )
+
+
+def _batches(rollout: Rollout, rows: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], Rollout]]:
+    """Some rows in batches of like length: their numbers, and what they hold."""
+    for places in length_buckets([sum(rollout.lengths[row]) for row in rows], batch_size):
+        chosen = [rows[place] for place in places]
+        yield chosen, rollout.rows(chosen)
 
 
 def gather_rollout(run: Run, rollout: Rollout, pad: int) -> Rollout:
