@@ -2,6 +2,7 @@
 
     python scripts/benchmark_ppo.py                         4-layer, 256-wide GPT-2 on this CPU
     python scripts/benchmark_ppo.py --stops                 the same, stopping after a third of the width
+    python scripts/benchmark_ppo.py --bf16                  the same in bf16, for a CPU that multiplies it
     python scripts/benchmark_ppo.py --preset gpt2_124m      one GPU, bf16
     pip install --no-deps --target trl112 trl==1.12.0
     python scripts/benchmark_ppo.py --baseline trl112       TRL in its own process, on the same models, alternating
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--baseline", metavar="DIR", help="folder that holds trl 1.12.0")
     parser.add_argument("--stops", action="store_true", help="a policy that ends its completions by EOS")
+    parser.add_argument("--bf16", action="store_true", help="both in bf16, TRL's default; a GPU preset always is")
     parser.add_argument("--micro", type=int, help="rows that ours takes at once (default: the preset's); TRL takes all")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
@@ -97,6 +99,10 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
+def in_bf16(args: argparse.Namespace) -> bool:
+    return args.bf16 or args.preset != "cpu"
+
+
 def prompts(args: argparse.Namespace) -> list[list[int]]:
     import random
 
@@ -112,8 +118,9 @@ def in_own_process(args: argparse.Namespace, side: str, folder: str) -> dict[str
     command = [sys.executable, __file__, "--worker", side, "--folder", folder, "--preset", args.preset]
     command += ["--updates", str(args.updates), *(["--stops"] if args.stops else [])]
     command += ["--micro", str(args.micro)] if args.micro else []
+    command += ["--bf16"] if args.bf16 else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, *paths]), "HF_HUB_OFFLINE": "1"}
-    if args.preset != "cpu":
+    if in_bf16(args):
         environment["ACCELERATE_MIXED_PRECISION"] = "bf16"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -141,7 +148,7 @@ def run_ours(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         max_prompt_length=size["prompt"],
         max_completion_length=size["new"],
         stop_tokens=None if args.stops else [],
-        bf16=args.preset != "cpu",
+        bf16=in_bf16(args),
     )
     trainer = PPOTrainer(
         str(folder / "policy"), str(folder / "reward"), config, train_dataset=Dataset.from_dict({"prompt": texts})
@@ -179,7 +186,7 @@ def run_trl(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         temperature=1.0,
         num_sample_generations=0,
         learning_rate=3e-6,
-        bf16=args.preset != "cpu",
+        bf16=in_bf16(args),
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=False,
         save_strategy="no",
@@ -238,7 +245,13 @@ def summary(args: argparse.Namespace, measured: dict[str, list[dict[str, Any]]])
         side: statistics.median(taken for run in runs for taken in run["seconds"]) for side, runs in measured.items()
     }
     length = statistics.mean(run["length"] for run in measured["ours"])
-    report: dict[str, Any] = {"preset": args.preset, **size, "epochs": EPOCHS, "mean_completion": round(length, 2)}
+    report: dict[str, Any] = {
+        "preset": args.preset,
+        **size,
+        "epochs": EPOCHS,
+        "bf16": in_bf16(args),
+        "mean_completion": round(length, 2),
+    }
     report["device"] = device()
     for side, runs in measured.items():
         report[side] = {
@@ -247,7 +260,7 @@ def summary(args: argparse.Namespace, measured: dict[str, list[dict[str, Any]]])
             **{key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0] if _is_shown(key)},
         }
     if not args.stops:
-        share = arithmetic(size) / seconds["ours"] / matrix_product()
+        share = arithmetic(size) / seconds["ours"] / matrix_product(args)
         report["ours"]["share_of_matrix_product"] = round(share, 3)
     if "trl" in measured:
         report["times_trl"] = round(seconds["trl"] / seconds["ours"], 2)
@@ -272,12 +285,12 @@ def arithmetic(size: dict[str, int]) -> float:
     return float(trunks + heads)
 
 
-def matrix_product() -> float:
+def matrix_product(args: argparse.Namespace) -> float:
     """Measured floating point operations a second of a large matrix product."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if in_bf16(args) else torch.float32
     square = torch.randn(
         4096 if device == "cuda" else 2048, 4096 if device == "cuda" else 2048, device=device, dtype=dtype
     )
