@@ -17,7 +17,7 @@ from rlhf_lab.generation.draw import draw_tokens
 from rlhf_lab.generation.stops import Stops
 from rlhf_lab.models import lean_gpt2
 from rlhf_lab.models.lean_gpt2 import Attend, Cells, block_output, layers, norm, reading
-from rlhf_lab.models.products import FixedProduct, in_fp32
+from rlhf_lab.models.products import FixedProduct
 
 WORTH_A_COPY = 0.75  # rows are gathered anew once this share of them or less is still being written
 FEW_PROMPTS = 0.5  # different ones among the rows: each is read once, its keys and values copied to its rows
@@ -104,7 +104,7 @@ class LeanGPT2:
 
 
 @torch.no_grad()
-@in_fp32()
+@torch.autocast("cpu", enabled=False)
 def generate_lean(
     model: Any,
     prompt_ids: Tensor,

@@ -7,6 +7,7 @@ tokens. Here the linear layers alone are rounded, and rows are filled up so that
 is what it should be.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -24,9 +25,11 @@ def multiplies_bf16() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def in_fp32() -> torch.autocast:
+def in_fp32() -> AbstractContextManager[Any]:
     """Within it, autocast changes nothing on a CPU."""
-    return torch.autocast("cpu", enabled=False)
+    if torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return nullcontext()  # small models notice the other one's bookkeeping
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
