@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from classic.command_line import MAX_SEED
 from classic.errors import Diverged, LessonError
+from classic.records import takes_no_place
 
 T = TypeVar("T")
 EXIT_CODE = 130  # as shells have it: 128 + the number of SIGINT
@@ -124,7 +125,9 @@ def rest_of(lesson: str, args: argparse.Namespace, num_done: int) -> str:
 
 
 def beside(path: Path, first: int) -> Path:
-    """`run.json` to `run_from_3.json`."""
+    """`run.json` to `run_from_3.json`; what can be written to again and again, such as /dev/stdout, is that still."""
+    if takes_no_place(path):
+        return path
     if not path.name:  # the folder where we are
         return path / f"from_{first}"
     return path.with_name(f"{path.stem}_from_{first}{path.suffix}")
