@@ -16,6 +16,12 @@ see that table. Left out: eligibility traces, double Q-learning, planning; anyth
     python -m classic.q_learning --env CliffWalking-v1 --method expected_sarsa --seeds 10 --out runs/cliff
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.q_learning_command")
+
+
 import itertools
 import time
 from collections.abc import Callable
@@ -190,10 +196,3 @@ class Judge:
             online_return=expected_return(self._model, online),
             q_error=float(np.abs(q - self._best)[self._reachable].max()),
         )
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.q_learning_command import main
-
-    run_lesson(main)

@@ -13,6 +13,12 @@ a state is the return to expect from there. Left out: learning, which begins in 
     python -m classic.what_is_rl --play          you drive: arrow keys or WASD, q to stop
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.what_is_rl_command")
+
+
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -252,10 +258,3 @@ def drive(env: Any, keys: Iterable[str], actions: dict[str, int], seed: int) -> 
             yield f"{ending}; mean return of {len(returns)} episodes: {np.mean(returns):.3f}"
     except StopDrivingError:
         yield f"{len(returns)} episodes" + (f", mean return {np.mean(returns):.3f}" if returns else "")
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.what_is_rl_command import main
-
-    run_lesson(main)
