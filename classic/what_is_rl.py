@@ -83,10 +83,11 @@ class TableAgent:
 class ClockAgent:
     """One action for each state and number of steps left: with few steps left it pays to take risks."""
 
-    actions: Any  # (T + 1, S), row k for k steps left
+    actions: Any  # (K + 1, S), row k for k steps left, the last one also for more
+    num_steps: int  # of an episode, the time limit
 
     def act(self, state: int, step: int) -> int:
-        return int(self.actions[len(self.actions) - 1 - step, state])
+        return int(self.actions[min(self.num_steps - step, len(self.actions) - 1), state])
 
 
 @dataclass
@@ -199,7 +200,8 @@ def agents_of(model: TabularModel, env: Any) -> dict[str, tuple[Agent, float]]:
         "best table": (TableAgent(best.argmax(-1).tolist()), expected_return(model, first_of_ties(best))),
     }
     if model.max_episode_steps is not None:
-        agents["best with a clock"] = (ClockAgent(best_policy_with_clock(model)), best_return_with_clock(model))
+        clock = ClockAgent(best_policy_with_clock(model), model.max_episode_steps)
+        agents["best with a clock"] = (clock, best_return_with_clock(model))
     return agents
 
 
