@@ -238,11 +238,11 @@ def record(
 def write_pictures(
     folder: Path, sketches: dict[str, list[Sketch]], settings: Settings, exact: Frontier, reached: list[list[Reached]]
 ) -> None:
-    """One PNG for each sketch, and the frontier of the sandbox with PPO's points on it."""
+    """One PNG for each sketch over its seeds, and the frontier of the sandbox with PPO's points on it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in sketches.items():
-        picture_of_sketch(found[0]).save(folder / f"{name}.png")
+        picture_of_sketch(*found).save(folder / f"{name}.png")
     if reached:
-        points = [(run.beta, run.ppo) for run in reached[0]]
+        points = [[run.ppo for run in runs] for runs in zip(*reached, strict=True)]
         picture_of_frontier(settings.flaw, exact, None, points).save(folder / "sandbox.png")
     print(f"wrote pictures to {folder}")
