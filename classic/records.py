@@ -1,15 +1,16 @@
-"""What a lesson leaves behind: a JSON file for programs and a short table for people.
+"""What a lesson leaves behind: a JSON file for programs, a short table for people, files that are whole or not there.
 
-Left out: pictures (`classic.curves`) and replays (`classic.replays`).
+Left out: what is on a picture (`classic.curves`) and in a replay (`classic.replays`).
 
     python -m classic.q_learning --env CliffWalking-v1 --json cliff.json
 """
 
+import io
 import json
 import math
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from os import cpu_count
 from pathlib import Path
@@ -37,6 +38,13 @@ def write_whole(path: Path, content: bytes) -> None:
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def write_picture(path: Path, save: Callable[..., object]) -> None:
+    """Write a PNG as `write_whole` does, from the method of a figure or an image that saves it into a stream."""
+    in_memory = io.BytesIO()
+    save(in_memory, format="png")
+    write_whole(path, in_memory.getvalue())
 
 
 def takes_no_place(path: Path) -> bool:
