@@ -20,7 +20,7 @@ from classic.against_sb3 import PRESETS, require_fair_race, train_sb3
 from classic.agent_report import Runs, record
 from classic.command_line import file_to_write, finite, lesson_parser, positive_whole, refuse_ignored, write_each
 from classic.environment_options import environment_options
-from classic.errors import LessonError
+from classic.errors import Diverged, LessonError
 from classic.records import table_text, write_json
 from classic.saved_policies import fresh_seed, load_policy, require_fit, save_policy
 from classic.stopped_runs import nothing_finished, seeds_of
@@ -100,13 +100,18 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> Runs[S]:
-    """Train with each seed: ours, then each of SB3's settings that was asked for. Ctrl-C ends it with what is finished.
+    """Train with each seed: ours, then each of SB3's settings that was asked for.
+
+    Ctrl-C, or a training that diverges, ends it with what is finished.
 
     Args:
         lesson: whose training.
         args: of the command.
         settings: ours; SB3's evaluations have as many episodes.
         title: for tables and charts.
+
+    Raises:
+        KeyboardInterrupt, Diverged: no seed was finished.
     """
     options = options_of(args)
     require_fair_race(args.env, args.against_sb3, options)
@@ -127,17 +132,20 @@ def race(lesson: Lesson, args: argparse.Namespace, settings: S, title: str) -> R
             for which, steps in budgets.items():
                 runs.theirs[which].append(_race_sb3(lesson, args, settings, seed, which, steps))
     except KeyboardInterrupt:
-        _keep_finished(lesson, args, runs)
+        _keep_finished(lesson, args, runs, nothing_finished(seeds))
+    except Diverged as diverged:
+        _keep_finished(lesson, args, runs, diverged)
+        return replace(runs, diverged=diverged)
     return runs
 
 
-def _keep_finished(lesson: Lesson, args: argparse.Namespace, runs: Runs[Any]) -> None:
-    """After Ctrl-C: a seed counts where everybody has trained with it."""
+def _keep_finished(lesson: Lesson, args: argparse.Namespace, runs: Runs[Any], nothing: BaseException) -> None:
+    """After Ctrl-C or a divergence: a seed counts where everybody has trained with it. Where none does: `nothing`."""
     num_finished = min([len(runs.ours), *(len(results) for results in runs.theirs.values())])
     if num_finished == 0:
         if runs.ours:  # only Stable-Baselines3 was cut off
             save_first(lesson, args, runs)
-        raise nothing_finished(runs.seeds) from None
+        raise nothing from None
     for results in (runs.seeds, runs.ours, *runs.theirs.values()):
         del results[num_finished:]  # type: ignore[attr-defined]
 

@@ -20,6 +20,7 @@ from classic.agent_report import Runs
 from classic.charts import finish
 from classic.curves import Curve, draw_curve, draw_curves
 from classic.pictures import picture_of_cart_pole, picture_of_pendulum
+from classic.records import write_picture
 from classic.replays import write_replay
 from classic.training_runs import Point, Policy, evaluation_seed
 from classic.vector_rollouts import VectorStreams, make_vector
@@ -90,8 +91,7 @@ def draw_diagnostics(
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     figure.suptitle(title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_picture(path, figure.savefig)
 
 
 def draw_figure(axes: Any, runs: Sequence[Sequence[Point]], name: str, num_actions: int | None = None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from classic.environments import specification
+from classic.errors import Diverged
 from classic.records import table_text
 from classic.seeds import spread
 from classic.training_runs import Budget, Point, Result, evaluation_seed, first_at, steps_between_evaluations
@@ -33,6 +34,7 @@ class Runs(Generic[S]):
     theirs: dict[str, list[list[Point]]]  # name of Stable-Baselines3's settings to its evaluations, by seed
     cpu_seconds: bool = False  # the processor's seconds, not the wall's
     options: Mapping[str, Any] = field(default_factory=dict)  # of the environment, its time limit among them
+    diverged: Diverged | None = None  # what ended the training of the seed behind these
 
     @property
     def threshold(self) -> float | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from classic.errors import LessonError
+from classic.records import number_of_stream, takes_no_place
 
 OF_PICTURES = (".png", ".gif", ".html")
 MAX_SEED = 1_000_000  # from here on seeds belong to test episodes (`classic.training_runs.evaluation_seed`)
@@ -148,7 +149,10 @@ def file_to_write(text: str) -> Path:
     """A path that a file can have: told before anything is trained, not after."""
     if Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder; it must be the name of a file to write")
-    _require_place(Path(text).parent, text)
+    if takes_no_place(Path(text)):
+        _require_stream(Path(text))  # nothing is made beside it, so that it does not matter whose /dev is
+    else:
+        _require_place(Path(text).parent, text)
     return Path(text)
 
 
@@ -167,6 +171,21 @@ def _require_place(folder: Path, text: str) -> None:
         raise argparse.ArgumentTypeError(f"{text} can not be made: {there} is a file; type another place")
     if not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} can not be made: {there} may not be written to; type another place")
+
+
+def _require_stream(path: Path) -> None:
+    """A pipe or a device must allow to be written to, and what this process has open must be open for that."""
+    number = number_of_stream(path)
+    if not (os.access(path, os.W_OK) if number is None else _is_open_to_write(number)):
+        raise argparse.ArgumentTypeError(f"{path} may not be written to; type another place")
+
+
+def _is_open_to_write(number: int) -> bool:
+    try:
+        os.write(number, b"")
+    except OSError:
+        return False
+    return True
 
 
 def write_each(writers: Mapping[str, Callable[[], object]]) -> None:

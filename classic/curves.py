@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from classic.records import write_picture
 from classic.seeds import interquartile_mean
 
 mpl.use("Agg")
@@ -61,8 +62,7 @@ def draw_curves(
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize=8)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_picture(path, figure.savefig)
     plt.close(figure)
 
 

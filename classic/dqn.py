@@ -20,6 +20,12 @@ the square. Left out: priorities, n-step returns, dueling heads, pictures as obs
     python -m classic.dqn --against-sb3 course tuned --out runs/dqn
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.dqn_command")
+
+
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -216,10 +222,3 @@ class Trainer:
 def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[QNetwork]:
     """Train one Q-network; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
     return run_training(Trainer, env_id, settings, seed, **how)
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.dqn_command import main
-
-    run_lesson(main)

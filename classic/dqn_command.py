@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw_forgetting(folder / "forgetting.png", points, title=runs.title, gamma=settings.gamma)
         write_agent_pictures(folder, runs, options_of(args))
 
-    with told_at_the_end(LESSON.name, args, len(runs.seeds)):
+    with told_at_the_end(LESSON.name, args, len(runs.seeds), diverged=runs.diverged):
         write_files(LESSON, args, runs, draw)
 
 

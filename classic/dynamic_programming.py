@@ -12,12 +12,18 @@ Left out: policy iteration and environments too large for arrays of (states, act
     python -m pytest tests/classic/test_dynamic_programming.py
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from classic.errors import LessonError
 from classic.tabular_model import Bools, Floats, Integers, TabularModel
 
 DISCOUNTS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+# Steps of a time limit that are looked at one by one. On Gymnasium's lakes, cliffs and taxis the best values stand
+# still after 10,000 at most.
+MAX_STEPS_OF_POLICY = 1000
+MAX_STEPS_WITH_CLOCK = 20_000
 
 
 def action_values(model: TabularModel, values: Floats, gamma: float) -> Floats:
@@ -84,7 +90,8 @@ def expected_return(model: TabularModel, policy: Floats) -> float:
 
     Args:
         model: the environment. With a time limit: backward induction over exactly that many steps, since what comes
-            after the cut is not counted, just as in a test by playing. Without: a linear system.
+            after the cut is not counted, just as in a test by playing; how long it takes grows with the logarithm of a
+            limit beyond 1000. Without: a linear system.
         policy: (S, A) probabilities of a stationary policy.
 
     Returns:
@@ -93,10 +100,27 @@ def expected_return(model: TabularModel, policy: Floats) -> float:
     """
     if model.max_episode_steps is None:
         return _return_without_limit(model, policy)
-    values = np.zeros(model.num_states)
-    for _ in range(model.max_episode_steps):
-        values = (policy * action_values(model, values, 1.0)).sum(-1)
-    return float(model.start @ values)
+    values, left = np.zeros(model.num_states), model.max_episode_steps
+    for _ in range(min(left, MAX_STEPS_OF_POLICY)):
+        before, values = values, (policy * action_values(model, values, 1.0)).sum(-1)
+        left -= 1
+        if np.array_equal(values, before):  # to the last bit, so that no step more would change them
+            return float(model.start @ values)
+    return float(model.start @ _many_steps_before(model, policy, values, left))
+
+
+def _many_steps_before(model: TabularModel, policy: Floats, values: Floats, num_steps: int) -> Floats:
+    """(S,) what the values are that many steps earlier, by doubling: a limit of a billion takes 30 rounds.
+
+    One step of a policy is values -> rewards + moves @ values, and two of them are such a step again.
+    """
+    moves, rewards = state_transitions(model, policy), mean_rewards(model, policy)
+    while num_steps:
+        if num_steps % 2:
+            values = rewards + moves @ values
+        moves, rewards = moves @ moves, rewards + moves @ rewards
+        num_steps //= 2
+    return values
 
 
 def best_table_return(model: TabularModel) -> float:
@@ -116,31 +140,44 @@ def best_return_with_clock(model: TabularModel) -> float:
     Raises:
         LessonError: there is no time limit, so the clock says nothing: use `value_iteration` with gamma 1.
     """
-    return float(model.start @ _values_with_clock(model)[-1])
+    values = np.zeros(model.num_states)
+    for values in _values_with_clock(model):  # noqa: B007  only the last: a list of all would grow with the limit
+        pass
+    return float(model.start @ values)
 
 
 def best_policy_with_clock(model: TabularModel) -> Integers:
-    """(T + 1, S) best action with k steps left, for k = 0 to the limit; row 0 is never used."""
-    values = _values_with_clock(model)
-    rows = [action_values(model, row, 1.0).argmax(-1) for row in values[:-1]]
-    return np.stack([np.zeros(model.num_states, dtype=np.int64), *rows])
+    """(K + 1, S) best action with k steps left, k = 0 to K; row 0 is never used.
+
+    K is the time limit, or less where the values stand still before: then the last row holds for all steps before too.
+    """
+    rows = [action_values(model, values, 1.0).argmax(-1) for values in _values_with_clock(model)]
+    return np.stack([np.zeros(model.num_states, dtype=np.int64), *rows[:-1]])
 
 
-def _values_with_clock(model: TabularModel) -> Floats:
-    """(T + 1, S) best undiscounted return with k steps left, k = 0 to T."""
+def _values_with_clock(model: TabularModel) -> Iterator[Floats]:
+    """(S,) best undiscounted return with k steps left, k = 0 to the limit, or until they stand still."""
     if model.max_episode_steps is None:
         raise LessonError(
             f"{model.env_id} has no time limit, so a clock changes nothing: give one with --max-episode-steps 200"
         )
-    rows = [np.zeros(model.num_states)]
-    for _ in range(model.max_episode_steps):
-        rows.append(action_values(model, rows[-1], 1.0).max(-1))
-    return np.stack(rows)
+    values = np.zeros(model.num_states)
+    yield values
+    for _ in range(min(model.max_episode_steps, MAX_STEPS_WITH_CLOCK)):
+        before, values = values, action_values(model, values, 1.0).max(-1)
+        yield values
+        if np.array_equal(values, before):
+            return
+    if model.max_episode_steps > MAX_STEPS_WITH_CLOCK:
+        raise LessonError(
+            f"got a time limit of {model.max_episode_steps:,} steps; on {model.env_id} the best values still change "
+            f"after {MAX_STEPS_WITH_CLOCK:,}, and each step more is another sweep: type --max-episode-steps "
+            f"{MAX_STEPS_WITH_CLOCK}"
+        )
 
 
 def _return_without_limit(model: TabularModel, policy: Floats) -> float:
-    moves = state_transitions(model, policy)
-    rewards = (policy * (model.probabilities * model.rewards).sum(-1)).sum(-1)
+    moves, rewards = state_transitions(model, policy), mean_rewards(model, policy)
     reached = _closure(moves > 0, model.start > 0)
     # From these states the episode can end; from the other ones it never does, whatever chance does.
     can_end = _closure((moves > 0).T, moves.sum(-1) < 1 - 1e-12)
@@ -156,6 +193,11 @@ def _return_without_limit(model: TabularModel, policy: Floats) -> float:
     values = np.zeros(model.num_states)
     values[inner] = np.linalg.solve(np.eye(len(inner)) - moves[np.ix_(inner, inner)], rewards[inner])
     return float(model.start @ values)
+
+
+def mean_rewards(model: TabularModel, policy: Floats) -> Floats:
+    """(S,) expected reward of one step under the policy."""
+    return np.asarray((policy * (model.probabilities * model.rewards).sum(-1)).sum(-1))
 
 
 def state_transitions(model: TabularModel, policy: Floats) -> Floats:

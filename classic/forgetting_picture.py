@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from classic.records import write_picture
 from classic.training_runs import Point
 
 PANELS = [
@@ -46,8 +47,7 @@ def draw_forgetting(path: Path, runs: Sequence[Sequence[Point]], *, title: str, 
         axes.set_xlabel("environment steps")
     figure.suptitle(title)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_picture(path, figure.savefig)
 
 
 def _exact_lines(axes: Axes, runs: Sequence[Sequence[Point]], gamma: float) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from classic.actor_critic import ActorCritic
 from classic.policy_gradient import Batch, Method, Settings, make_batch
-from classic.records import table_text
+from classic.records import table_text, write_picture
 from classic.vector_rollouts import Rollout, VectorStreams, make_vector, whole_episodes
 from rlhf_lab.functional import policy_gradient
 
@@ -127,8 +127,7 @@ def draw_gradients(path: Path, gradients: Gradients, title: str) -> None:
     panels[-1].set_xlabel("gradient of a batch, in the direction of the mean gradient")
     figure.suptitle(title)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_picture(path, figure.savefig)
 
 
 def half_trained(settings: Settings) -> Settings:

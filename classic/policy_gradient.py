@@ -26,6 +26,12 @@ Left out: several steps on one batch, which need `classic.ppo`'s clipping; trust
     python -m classic.policy_gradient --gradient-variance
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.policy_gradient_command")
+
+
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -258,10 +264,3 @@ class Trainer:
 def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[ActorCritic]:
     """Train one policy; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
     return run_training(Trainer, env_id, settings, seed, **how)
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.policy_gradient_command import main
-
-    run_lesson(main)

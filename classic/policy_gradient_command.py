@@ -23,6 +23,7 @@ from classic.agent_command import (
 )
 from classic.agent_report import report
 from classic.command_line import read_arguments, refuse_ignored
+from classic.errors import Diverged
 from classic.gradient_variance import (
     Gradients,
     draw_gradients,
@@ -79,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_ignored(args, f"--method {settings.method}", WITHOUT[settings.method], why)
     runs = race(LESSON, args, settings, f"{TITLES[settings.method]} on {args.env}")
     print(report(runs))
-    gradients = gradients_or_none(args, settings) if len(runs.seeds) == args.seeds else None
+    gradients, diverged = None, runs.diverged
+    if args.gradient_variance and len(runs.seeds) == args.seeds:
+        gradients, diverged = gradients_of(args, settings)
     if gradients:
         print(variance_text(gradients))
 
@@ -91,18 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_agent_pictures(folder, runs, options_of(args))
 
     missing = "--gradient-variance" if args.gradient_variance and not gradients else ""
-    with told_at_the_end(LESSON.name, args, len(runs.seeds), missing):
+    with told_at_the_end(LESSON.name, args, len(runs.seeds), missing, diverged):
         write_files(LESSON, args, runs, draw, {"gradient_variance": gradients and variance_record(gradients)})
 
 
-def gradients_or_none(args: argparse.Namespace, settings: Settings) -> Gradients | None:
-    """The gradients of a policy that is on its way; None where they were not asked for, and after Ctrl-C."""
-    if not args.gradient_variance:
-        return None
+def gradients_of(args: argparse.Namespace, settings: Settings) -> tuple[Gradients | None, Diverged | None]:
+    """The gradients of a policy that is on its way; None after Ctrl-C or where that policy's training diverged."""
     options = options_of(args)
     try:
         learner = train(args.env, half_trained(settings), args.seed, options=options)
         learner.policy.load_state_dict(learner.last_weights)
-        return measure_gradients(args.env, learner.policy, settings, args.seed, options=options)
+        return measure_gradients(args.env, learner.policy, settings, args.seed, options=options), None
     except KeyboardInterrupt:
-        return None
+        return None, None
+    except Diverged as diverged:
+        return None, diverged

@@ -13,6 +13,12 @@ Left out: recurrent policies, pictures as observations, several processes, norma
     python -m classic.ppo --against-sb3 tuned --seeds 3 --out runs/ppo
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.ppo_command")
+
+
 import math
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -206,10 +212,3 @@ class Trainer:
 def train(env_id: str, settings: Settings, seed: int, **how: Unpack[How]) -> Result[ActorCritic]:
     """Train one policy; `how` may give `options`, `on_point` and `stop_at`, see `classic.training_runs.How`."""
     return run_training(Trainer, env_id, settings, seed, **how)
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.ppo_command import main
-
-    run_lesson(main)

@@ -62,5 +62,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw_clip_objective(folder / "clip_objective.png", settings.clip_range)
         write_agent_pictures(folder, runs, options_of(args))
 
-    with told_at_the_end(LESSON.name, args, len(runs.seeds)):
+    with told_at_the_end(LESSON.name, args, len(runs.seeds), diverged=runs.diverged):
         write_files(LESSON, args, runs, draw)

@@ -16,7 +16,12 @@ see that table. Left out: eligibility traces, double Q-learning, planning; anyth
     python -m classic.q_learning --env CliffWalking-v1 --method expected_sarsa --seeds 10 --out runs/cliff
 """
 
-import itertools
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.q_learning_command")
+
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +41,8 @@ from classic.schedules import Schedule
 from classic.settings_checks import require_numbers
 from classic.table_streams import Moves, TableStreams
 from classic.tabular_model import Floats, Integers, TabularModel
+
+ROUNDS_OF_PROGRESS = 1024  # some hundredths of a second
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,11 @@ class Learner:
 
 
 def learn(
-    model: TabularModel, settings: Settings, seed: int, on_point: Callable[[Point], None] = lambda point: None
+    model: TabularModel,
+    settings: Settings,
+    seed: int,
+    on_point: Callable[[Point], None] = lambda point: None,
+    on_steps: Callable[[int], None] = lambda num_steps: None,
 ) -> Result:
     """Train one table.
 
@@ -146,20 +157,24 @@ def learn(
         settings: see there.
         seed: of all chance; one seed gives one table, to the last bit.
         on_point: called at each evaluation, for progress and live plots.
+        on_steps: called with the environment steps so far, more often: evaluations of a large budget are far apart.
     """
     judge = Judge(model, settings)
     learner = Learner(model, settings, seed)
     num_rounds = settings.num_steps // settings.num_streams
-    judged = np.linspace(0, num_rounds, settings.num_evaluations + 1).astype(int)
     points: list[Point] = []
-    seconds = 0.0
-    for first, last in itertools.pairwise(judged):
+    seconds, first = 0.0, 0
+    for number in range(1, settings.num_evaluations + 1):
+        last = round_of_evaluation(number, settings)
         began = time.perf_counter()
         for finished in range(first, last):
+            if finished % ROUNDS_OF_PROGRESS == 0:
+                on_steps(finished * settings.num_streams)
             learner.step(finished / num_rounds)
         seconds += time.perf_counter() - began
-        points.append(judge(learner.table.q, int(last) * settings.num_streams, last / num_rounds))
+        points.append(judge(learner.table.q, last * settings.num_streams, last / num_rounds))
         on_point(points[-1])
+        first = last
     return Result(
         q=learner.table.q,
         visits=learner.table.visits,
@@ -169,6 +184,14 @@ def learn(
         seconds=seconds,
         saw_reward=learner.saw_reward,
     )
+
+
+def round_of_evaluation(number: int, settings: Settings) -> int:
+    """After how many moves of every stream the evaluation of this number (1 to the last) is; evenly spaced."""
+    num_rounds = settings.num_steps // settings.num_streams
+    if number == settings.num_evaluations:
+        return num_rounds
+    return int(number * (num_rounds / settings.num_evaluations))
 
 
 class Judge:
@@ -190,10 +213,3 @@ class Judge:
             online_return=expected_return(self._model, online),
             q_error=float(np.abs(q - self._best)[self._reachable].max()),
         )
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.q_learning_command import main
-
-    run_lesson(main)

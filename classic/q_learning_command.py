@@ -159,11 +159,14 @@ def exact_limits(model: TabularModel, settings: Settings) -> dict[str, float]:
 def learn_with_progress(model: TabularModel, settings: Settings, seed: int, *, quiet: bool) -> Result:
     with tqdm(total=settings.num_steps, unit="step", unit_scale=True, desc=f"seed {seed}", disable=quiet) as bar:
 
-        def advance(point: Any) -> None:
-            bar.update(point.step - bar.n)
+        def advance(num_steps: int) -> None:
+            bar.update(num_steps - bar.n)
+
+        def tell(point: Any) -> None:
+            advance(point.step)
             bar.set_postfix_str(f"exact return {point.greedy_return:.4g}")
 
-        return learn(model, settings, seed, advance)
+        return learn(model, settings, seed, tell, advance)
 
 
 def require_reward(model: TabularModel, results: list[Result]) -> None:

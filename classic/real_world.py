@@ -16,6 +16,12 @@ Left out: what each file says under LEFT_OUT.
     python -m classic.real_world --run runs/assistant --out runs/real_world
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.real_world_command")
+
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,10 +97,3 @@ def reach(settings: Settings, betas: Sequence[float], seed: int) -> list[Reached
         last = result.points[-1]
         found.append(Reached(beta, optimum_at(beta, settings.flaw), last.outcome, last.gap, result))
     return found
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.real_world_command import main
-
-    run_lesson(main)

@@ -29,7 +29,7 @@ from classic.command_line import (
 from classic.kl_optimum import kl_optimum
 from classic.real_world import BETAS, SKETCHES, Frontier, Reached, frontier, reach
 from classic.real_world_pictures import picture_of_frontier, picture_of_sketch
-from classic.records import table_text, write_json
+from classic.records import table_text, write_json, write_picture
 from classic.rlhf_run import picture_of_run, read_metrics, summary_of_run
 from classic.rlhf_sandbox import Settings, likeliest
 from classic.seeds import Spread, spread
@@ -153,8 +153,7 @@ def show_run(args: argparse.Namespace) -> None:
 
 
 def write_run_picture(folder: Path, rows: list[dict[str, Any]], title: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    picture_of_run(rows, title).save(folder / "run.png")
+    write_picture(folder / "run.png", picture_of_run(rows, title).save)
     print(f"wrote {folder / 'run.png'}")
 
 
@@ -238,11 +237,10 @@ def record(
 def write_pictures(
     folder: Path, sketches: dict[str, list[Sketch]], settings: Settings, exact: Frontier, reached: list[list[Reached]]
 ) -> None:
-    """One PNG for each sketch, and the frontier of the sandbox with PPO's points on it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One PNG for each sketch over its seeds, and the frontier of the sandbox with PPO's points on it."""
     for name, found in sketches.items():
-        picture_of_sketch(found[0]).save(folder / f"{name}.png")
+        write_picture(folder / f"{name}.png", picture_of_sketch(*found).save)
     if reached:
-        points = [(run.beta, run.ppo) for run in reached[0]]
-        picture_of_frontier(settings.flaw, exact, None, points).save(folder / "sandbox.png")
+        points = [[run.ppo for run in runs] for runs in zip(*reached, strict=True)]
+        write_picture(folder / "sandbox.png", picture_of_frontier(settings.flaw, exact, None, points).save)
     print(f"wrote pictures to {folder}")

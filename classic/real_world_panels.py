@@ -157,7 +157,7 @@ def sandbox_panel(seed: int = 0) -> Panel:
 
         def draw() -> None:
             last = points[-1]
-            way = picture_of_frontier(flaw, exact, beta, [(beta, point.outcome) for point in points])
+            way = picture_of_frontier(flaw, exact, beta, [[point.outcome] for point in points])
             text = f"update {last.update}: gap to the optimum {last.gap:.4f}, gold {last.outcome.gold:.3f}"
             show(Answer(side_by_side(way, picture_of_gap(points)), text))
 

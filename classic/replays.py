@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from classic.errors import LessonError
+from classic.records import write_whole
 
 _PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -46,23 +47,17 @@ def write_replay(path: Path, frames: Sequence[Image.Image], *, frames_per_second
     """
     if not frames:
         raise LessonError(f"got no frames for {path}; an episode has at least its first state")
-    path.parent.mkdir(parents=True, exist_ok=True)
     milliseconds = round(1000 / frames_per_second)
     if path.suffix == ".gif":
-        write_gif(path, frames, milliseconds)
+        write_whole(path, gif_bytes(frames, milliseconds))
     elif path.suffix == ".html":
-        path.write_text(replay_page(frames, milliseconds, title=path.stem), encoding="utf-8")
+        write_whole(path, replay_page(frames, milliseconds, title=path.stem).encode())
     else:
         raise LessonError(f"got the replay {path}; its name must end in .gif or .html")
 
 
-def write_gif(path: Path, frames: Sequence[Image.Image], milliseconds: int) -> None:
-    """An endless loop that rests on the last frame for a second."""
-    path.write_bytes(gif_bytes(frames, milliseconds))
-
-
 def gif_bytes(frames: Sequence[Image.Image], milliseconds: int) -> bytes:
-    """The same as bytes, for a notebook."""
+    """An endless loop that rests on the last frame for a second."""
     # One palette for all frames, from some of them: a palette of its own for each would make colours flicker.
     some = frames[:: max(1, len(frames) // 8)]
     width, height = frames[0].size

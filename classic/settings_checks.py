@@ -23,6 +23,10 @@ ABOVE_0 = (
     "max_grad_norm",
 )
 AT_LEAST_0 = ("ent_coef", "vf_coef")
+# What the numbers of a training are made of: with 1e308 of it they soon do not fit into a float, and no learning rate
+# is low enough to mend that.
+AT_MOST_A_MILLION = ("initial_value", "flaw", "kl_coef", "reward_scale")
+FLAGS = {"kl_coef": "--beta"}  # where it is not the name of the field
 MAY_BE_INFINITE = ("max_grad_norm",)  # no clipping
 
 
@@ -37,7 +41,7 @@ def require_numbers(settings: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if needed := _needed(field.name, value):
-            flag = f"--{field.name.replace('_', '-')}"
+            flag = FLAGS.get(field.name, f"--{field.name.replace('_', '-')}")
             default = 0.2 if field.default is None else field.default
             raise LessonError(f"got {field.name} {value}; it must be {needed}: type {flag} {default}")
 
@@ -49,7 +53,9 @@ def _needed(name: str, value: float) -> str:
         return "above 0" + (" (inf: no clipping)" if may_be_infinite else "")
     if name in AT_LEAST_0 and not value >= 0:
         return "0 or above"
-    return "" if math.isfinite(value) or (may_be_infinite and value > 0) else "a finite number"
+    if not (math.isfinite(value) or (may_be_infinite and value > 0)):
+        return "a finite number"
+    return "at most 1e6 on either side of 0" if name in AT_MOST_A_MILLION and abs(value) > 1e6 else ""
 
 
 def require_rollout(num_steps: int, num_envs: int, rollout_length: int) -> None:

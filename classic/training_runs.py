@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from classic.divergence import require_finite
 from classic.vector_rollouts import Floats, VectorStreams, make_vector, returns_of_first_episodes
 
 
@@ -149,6 +150,9 @@ def run_training(
         settings: of the lesson.
         seed: of all chance in the training; the evaluations have one of their own, the same at each of them.
         options, on_point, stop_at, clock: see `How`.
+
+    Raises:
+        Diverged: after an update a loss or a weight is not finite.
     """
     test_env = make_vector(env_id, settings.num_evaluation_episodes, **options or {})
     began, evaluating = clock(), 0.0
@@ -159,6 +163,8 @@ def run_training(
     while not ended:
         before = streams.num_steps
         metrics = trainer.iterate(before / settings.num_steps)
+        weights = trainer.policy.state_dict()
+        require_finite(metrics, weights, settings=settings, seed=seed, num_steps=streams.num_steps)
         ended = not trainer.fits()
         if streams.num_steps < next_evaluation and not ended:
             continue

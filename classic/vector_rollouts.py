@@ -98,7 +98,7 @@ class VectorStreams:
 
     def restart(self, seed: int) -> None:
         """Begin a new episode in every stream, wherever it stands."""
-        self.observations: Floats = self._flat(self.env.reset(seed=seed)[0])
+        self.observations: Floats = self._flat(self.env.reset(seed=seed_or_seeds(self.env, seed))[0])
         self._ended: Bools = np.zeros(self.env.num_envs, dtype=np.bool_)
         self._running_returns = np.zeros(self.env.num_envs)
 
@@ -140,6 +140,18 @@ class VectorStreams:
     @staticmethod
     def _flat(observations: NDArray[Any]) -> Floats:
         return np.asarray(observations, dtype=np.float32)
+
+
+def seed_or_seeds(env: Any, seed: int) -> int | list[int]:
+    """What `reset` is given: a seed for each environment of a loop, and the seed itself where there is one generator.
+
+    The trap: given one number, Gymnasium's loop seeds its environments with that number, the next one and so on. The
+    episodes of seed 1 would be those of seed 0 without the first, and an evaluation over seeds hardly more than one.
+    """
+    if not isinstance(env.unwrapped, gym.vector.SyncVectorEnv):
+        return seed
+    # 32 bits: other people's environments may hand them on to generators that take no more.
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(env.num_envs)]
 
 
 def act_by_sign(weights: Sequence[float]) -> Act:

@@ -13,6 +13,12 @@ a state is the return to expect from there. Left out: learning, which begins in 
     python -m classic.what_is_rl --play          you drive: arrow keys or WASD, q to stop
 """
 
+if __name__ == "__main__":  # above the imports, which take seconds and may be stopped like all that comes after them
+    from classic.entry import run_command
+
+    run_command("classic.what_is_rl_command")
+
+
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,10 +83,11 @@ class TableAgent:
 class ClockAgent:
     """One action for each state and number of steps left: with few steps left it pays to take risks."""
 
-    actions: Any  # (T + 1, S), row k for k steps left
+    actions: Any  # (K + 1, S), row k for k steps left, the last one also for more
+    num_steps: int  # of an episode, the time limit
 
     def act(self, state: int, step: int) -> int:
-        return int(self.actions[len(self.actions) - 1 - step, state])
+        return int(self.actions[min(self.num_steps - step, len(self.actions) - 1), state])
 
 
 @dataclass
@@ -193,7 +200,8 @@ def agents_of(model: TabularModel, env: Any) -> dict[str, tuple[Agent, float]]:
         "best table": (TableAgent(best.argmax(-1).tolist()), expected_return(model, first_of_ties(best))),
     }
     if model.max_episode_steps is not None:
-        agents["best with a clock"] = (ClockAgent(best_policy_with_clock(model)), best_return_with_clock(model))
+        clock = ClockAgent(best_policy_with_clock(model), model.max_episode_steps)
+        agents["best with a clock"] = (clock, best_return_with_clock(model))
     return agents
 
 
@@ -252,10 +260,3 @@ def drive(env: Any, keys: Iterable[str], actions: dict[str, int], seed: int) -> 
             yield f"{ending}; mean return of {len(returns)} episodes: {np.mean(returns):.3f}"
     except StopDrivingError:
         yield f"{len(returns)} episodes" + (f", mean return {np.mean(returns):.3f}" if returns else "")
-
-
-if __name__ == "__main__":
-    from classic.command_line import run_lesson
-    from classic.what_is_rl_command import main
-
-    run_lesson(main)

@@ -18,7 +18,7 @@ from classic.dynamic_programming import greedy_policy, value_iteration
 from classic.environment_options import environment_options
 from classic.environments import make_environment
 from classic.keyboard import read_keys
-from classic.records import table_text, write_json
+from classic.records import table_text, write_json, write_picture
 from classic.seeds import spread
 from classic.stopped_runs import each_seed, seeds_of, told_at_the_end
 from classic.tabular_model import TabularModel, tabular_model
@@ -212,10 +212,9 @@ def write_pictures(folder: Path, model: TabularModel, seed: int) -> None:
     from classic.pictures import picture_of_table_episode, picture_of_values
     from classic.replays import write_replay
 
-    folder.mkdir(parents=True, exist_ok=True)
     best = value_iteration(model, 0.99)
     if not model.env_id.startswith("Taxi"):
-        picture_of_values(model, best, "value (green) and best action").save(folder / "values.png")
+        write_picture(folder / "values.png", picture_of_values(model, best, "value (green) and best action").save)
     frames = picture_of_table_episode(model, greedy_policy(best), np.random.default_rng(seed))
     for name in ("replay.gif", "replay.html"):
         write_replay(folder / name, frames, frames_per_second=4)

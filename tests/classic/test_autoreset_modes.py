@@ -13,7 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from classic.errors import LessonError
-from classic.vector_rollouts import VectorStreams, require_learnable
+from classic.vector_rollouts import VectorStreams, require_learnable, seed_or_seeds
 from rlhf_lab.functional import gae
 from tests.classic.probes import MAGIC, register_probes
 
@@ -48,7 +48,7 @@ def next_step() -> Rows:
 def same_step() -> Rows:
     """Every row is a step; the last observation of an episode hides in `info`."""
     env = vector_of(AutoresetMode.SAME_STEP)
-    seen, columns = env.reset(seed=0)[0], []
+    seen, columns = env.reset(seed=seed_or_seeds(env, 0))[0], []
     for _ in range(NUM_COLUMNS):
         after, rewards, terminated, truncated, info = env.step(np.zeros(3, int))
         reached = after.copy()
@@ -62,7 +62,7 @@ def same_step() -> Rows:
 def disabled() -> Rows:
     """Every row is a step, and whoever collects them resets what has ended."""
     env = vector_of(AutoresetMode.DISABLED)
-    seen, columns = env.reset(seed=0)[0].copy(), []
+    seen, columns = env.reset(seed=seed_or_seeds(env, 0))[0].copy(), []
     for _ in range(NUM_COLUMNS):
         reached, rewards, terminated, truncated, _ = env.step(np.zeros(3, int))
         columns.append((seen, rewards, reached.copy(), terminated.copy(), truncated.copy()))

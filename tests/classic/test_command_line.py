@@ -4,7 +4,6 @@ Where a check is missing these tests fail at once: whatever would train raises i
 """
 
 import argparse
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -343,17 +342,3 @@ def test_what_can_not_be_written_costs_no_other_file(tmp_path: Path) -> None:
     )
     assert (tmp_path / "big.json").read_text(encoding="utf-8") == "before"
     assert {file.name for file in tmp_path.iterdir()} == {"big.json", "small.json"}
-
-
-def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
-    """A link stays a link; a pipe (as /dev/stdout may be one) is not replaced by a file."""
-    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
-    write_json(tmp_path / "link.json", {"a": 1})
-    assert (tmp_path / "link.json").is_symlink()
-    assert '"a": 1' in (tmp_path / "real.json").read_text(encoding="utf-8")
-    os.mkfifo(tmp_path / "pipe")
-    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    write_json(tmp_path / "pipe", {"a": 1})
-    assert (tmp_path / "pipe").is_fifo()
-    assert b'"a": 1' in os.read(end, 10_000)
-    os.close(end)

@@ -1,10 +1,14 @@
 """Exact values against the optima that are known for Gymnasium's tables, and against playing."""
 
+from dataclasses import replace
 from functools import cache
+from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
 
+from classic import dynamic_programming
 from classic.dynamic_programming import (
     action_values,
     best_policy_with_clock,
@@ -17,6 +21,7 @@ from classic.dynamic_programming import (
 )
 from classic.errors import LessonError
 from classic.tabular_model import TabularModel, tabular_model
+from classic.what_is_rl import ClockAgent
 
 model = cache(tabular_model)
 
@@ -124,6 +129,70 @@ def test_the_clock_policy_earns_what_backward_induction_says() -> None:
         population = np.zeros(16)
         np.add.at(population, table.next_states[chosen], np.where(table.terminated[chosen], 0.0, flow))
     assert total == pytest.approx(best_return_with_clock(table), abs=1e-12)
+
+
+# --- time limits far beyond what can be looked at step by step -------------------------------------------------------
+
+BILLION = 1_000_000_000
+
+
+@pytest.fixture
+def at_most_50_000_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks at every step of a billion fails, and does not hang."""
+    numbers = count()
+
+    def counted(*args: Any) -> Any:
+        assert next(numbers) < 50_000, "one sweep a step"
+        return action_values(*args)
+
+    monkeypatch.setattr(dynamic_programming, "action_values", counted)
+
+
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1"])
+@pytest.mark.usefixtures("at_most_50_000_sweeps")
+def test_a_limit_that_is_never_met_is_none(env_id: str) -> None:
+    plain = replace(model(env_id), max_episode_steps=None)
+    endless = replace(plain, max_episode_steps=BILLION)
+    q = value_iteration(plain, 0.99)
+    for policy in (greedy_policy(q), epsilon_greedy_policy(q, 0.1), anything(plain)):
+        assert expected_return(endless, policy) == pytest.approx(expected_return(plain, policy), rel=1e-9)
+    best = float(plain.start @ value_iteration(plain, 1.0).max(-1))
+    assert best_return_with_clock(endless) == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.usefixtures("at_most_50_000_sweeps")
+def test_a_limit_is_met_however_far_it_is() -> None:
+    always_up = np.eye(4)[np.zeros(48, dtype=int)]
+    assert expected_return(tabular_model("CliffWalking-v1", max_episode_steps=BILLION), always_up) == -BILLION
+    odd = tabular_model("CliffWalking-v1", max_episode_steps=1_234_567)
+    assert expected_return(odd, always_up) == pytest.approx(-1_234_567, abs=1e-3)
+
+
+def test_many_steps_at_once_are_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = replace(model("FrozenLake8x8-v1"), max_episode_steps=200)
+    one_by_one = expected_return(table, anything(table))
+    monkeypatch.setattr(dynamic_programming, "MAX_STEPS_OF_POLICY", 3)
+    assert expected_return(table, anything(table)) == pytest.approx(one_by_one, rel=1e-12)
+
+
+@pytest.mark.usefixtures("at_most_50_000_sweeps")
+def test_the_clock_is_looked_at_while_it_matters() -> None:
+    """A billion rows of 48 actions would not fit into memory."""
+    endless = replace(model("CliffWalking-v1"), max_episode_steps=BILLION)
+    actions = best_policy_with_clock(endless)
+    assert len(actions) < 100
+    assert expected_return(endless, np.eye(4)[actions[-1]]) == -13
+    agent = ClockAgent(best_policy_with_clock(model("FrozenLake-v1")), 100)
+    assert [agent.act(14, step) for step in (0, 99)] == [agent.actions[100, 14], agent.actions[1, 14]]
+    assert ClockAgent(actions, BILLION).act(36, 5) == actions[-1, 36]
+
+
+@pytest.mark.usefixtures("at_most_50_000_sweeps")
+def test_a_clock_that_always_matters_is_refused() -> None:
+    always_paid = TabularModel("paid", *_one_state(reward=1.0), max_episode_steps=20_000)
+    assert best_return_with_clock(always_paid) == 20_000
+    with pytest.raises(LessonError, match=r"got a time limit of 1,000,000,000 steps.* --max-episode-steps 20000"):
+        best_return_with_clock(replace(always_paid, max_episode_steps=BILLION))
 
 
 def test_taxi_can_stand_in_400_states() -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
+from classic import what_is_rl_command
+from classic.agent_pictures import draw_diagnostics
 from classic.curves import Curve, draw_curves
 from classic.environment_options import environment_options
 from classic.environments import current_id, make_environment, specification
 from classic.errors import LessonError
+from classic.forgetting_picture import draw_forgetting
+from classic.gradient_variance import METHODS, Gradients, draw_gradients
 from classic.pictures import (
     picture_of_cart_pole,
     picture_of_pendulum,
@@ -23,12 +28,16 @@ from classic.pictures import (
     picture_of_table_episode,
     picture_of_values,
 )
+from classic.real_world_command import write_run_picture
 from classic.records import table_text, write_json
 from classic.replays import write_replay
+from classic.rlhf_run import RECORDED, read_metrics
 from classic.schedules import Schedule
 from classic.seeds import interquartile_mean, spread
 from classic.tabular_model import tabular_model
+from classic.training_runs import Point
 from classic.vector_rollouts import make_vector
+from tests.full_disk import files_of_at_most
 
 
 def test_interquartile_mean_against_scipy() -> None:
@@ -247,3 +256,31 @@ def test_values_and_arrows_are_drawn() -> None:
     q[0, 2] = 1.0
     image = picture_of_values(model, q, "caption")
     assert image.getpixel((5, 40)) != image.getpixel((53, 40))  # the best square is greener than its neighbour
+
+
+POINTS = [Point(step, 1.0, float(step), {"entropy": 0.5, "td_loss": 0.1}, 1.0) for step in (100, 200)]
+GRADIENTS = Gradients(dict.fromkeys(METHODS, np.random.default_rng(0).normal(size=(8, 3))), 1, 0.0)
+FRAMES = [Image.effect_noise((60, 60), step) for step in (10, 20)]
+# Name of the file to what writes it.
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "curve.png": lambda path: draw_curves(path, {"a": Curve([0, 1], [[0.0, 1.0]])}, title="", ylabel=""),
+    "diagnostics.png": lambda path: draw_diagnostics(path, [POINTS], title=""),
+    "forgetting.png": lambda path: draw_forgetting(path, [POINTS], title="", gamma=0.9),
+    "gradients.png": lambda path: draw_gradients(path, GRADIENTS, ""),
+    "run.png": lambda path: write_run_picture(path.parent, read_metrics(RECORDED), ""),
+    "values.png": lambda path: what_is_rl_command.write_pictures(path.parent, tabular_model("FrozenLake-v1"), 0),
+    "replay.gif": lambda path: write_replay(path, FRAMES, frames_per_second=4),
+    "replay.html": lambda path: write_replay(path, FRAMES, frames_per_second=4),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_picture_that_was_there(name: str, tmp_path: Path) -> None:
+    """Half a picture is none, and the one of the run before would be gone."""
+    path = tmp_path / "pictures" / name
+    WRITERS[name](path)
+    before = path.read_bytes()
+    with files_of_at_most(len(before) // 2), pytest.raises(OSError, match="File too large"):
+        WRITERS[name](path)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.half"))

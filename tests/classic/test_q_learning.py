@@ -13,7 +13,7 @@ import pytest
 from classic import q_learning_command
 from classic.dynamic_programming import epsilon_greedy_policy, expected_return, greedy_policy, value_iteration
 from classic.errors import LessonError
-from classic.q_learning import Result, Settings, learn
+from classic.q_learning import Result, Settings, learn, round_of_evaluation
 from classic.q_learning_command import SETTINGS, TUNED, main
 from classic.schedules import Schedule
 from classic.tabular_model import TabularModel, tabular_model
@@ -217,3 +217,19 @@ sys.exit(" ".join(loaded) or 0)
 """
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_progress_is_told_between_evaluations() -> None:
+    """A billion steps with one evaluation would show nothing for minutes."""
+    settings = Settings(num_streams=2, num_steps=6001, num_evaluations=1)
+    told: list[int] = []
+    learn(tabular_model("FrozenLake-v1"), settings, 0, lambda point: told.append(-point.step), told.append)
+    assert told == [0, 2048, 4096, -6000]
+
+
+def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end() -> None:
+    settings = Settings(num_streams=64, num_steps=1_000_000, num_evaluations=40)
+    rounds = [round_of_evaluation(number, settings) for number in range(1, 41)]
+    assert rounds == np.linspace(0, 1_000_000 // 64, 41).astype(int)[1:].tolist()
+    # As a float it would be another number.
+    assert round_of_evaluation(40, replace(settings, num_streams=1, num_steps=10**18 - 1)) == 10**18 - 1

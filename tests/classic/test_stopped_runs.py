@@ -207,6 +207,7 @@ def test_worlds_of_the_only_seed_are_kept(
         ("runs/dqn", "runs/dqn_from_3"),
         (".", "from_3"),
         ("a/b.c/d.pt", "a/b.c/d_from_3.pt"),
+        ("/dev/stdout", "/dev/stdout"),
     ],
 )
 def test_the_rest_has_files_of_its_own(path: str, there: str) -> None:

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 from classic.errors import LessonError
+from classic.saved_policies import fresh_seed
+from classic.training_runs import evaluation_seed
 from classic.vector_rollouts import (
     Rollout,
     VectorStreams,
     act_by_sign,
     make_vector,
     returns_of_first_episodes,
+    seed_or_seeds,
 )
 from tests.classic.probes import MAGIC, register_probes
 
@@ -95,7 +98,7 @@ def test_episodes_are_the_same_however_a_stream_is_reset() -> None:
     ours = VectorStreams(gym.make_vec("CartPole-v1", 2, "sync"), seed=5)
     rollout = ours.collect(random_actions, 150)
     same = gym.make_vec("CartPole-v1", 2, "sync", {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP})
-    seen, _ = same.reset(seed=5)
+    seen, _ = same.reset(seed=seed_or_seeds(same, 5))
     # Actions must depend on one stream alone, as the two ways part after the first end of either.
     rows: list[list[tuple[list[float], list[float], bool]]] = [[], []]
     for _ in range(150):
@@ -154,3 +157,32 @@ def test_environments_that_can_not_be_learned_here_are_refused(env_id: str, mess
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(LessonError, match="gravity_of_mars"):
         make_vector("CartPole-v1", 2, gravity_of_mars=3.7)
+
+
+# --- where episodes begin --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
+def test_neighbouring_seeds_share_no_episode(env_id: str) -> None:
+    """Gymnasium's loop of environments counts on from a seed: 29 of 30 test episodes would be the next seed's too."""
+    first_states = []
+    for seed in (0, 1, 2, 29):
+        for kind in (seed, evaluation_seed(seed), fresh_seed(seed)):
+            env = make_vector(env_id, 30)
+            streams = VectorStreams(env, kind)
+            first_states += [tuple(row) for row in streams.observations.tolist()]
+            env.close()
+    assert len(set(first_states)) == len(first_states) == 4 * 3 * 30
+
+
+def test_one_seed_begins_the_same_episodes_however_many_there_are() -> None:
+    """So a replay, which is one stream, shows the first of the test episodes."""
+    many, one = (VectorStreams(make_vector("Pendulum-v1", num_envs), 7).observations for num_envs in (5, 1))
+    assert (many[:1] == one).all()
+
+
+def test_the_vector_cart_pole_is_given_the_seed_itself() -> None:
+    """It has one generator for all of its streams, and published figures are of the episodes that begin so."""
+    env = make_vector("CartPole-v1", 30)
+    plain = env.reset(seed=evaluation_seed(3))[0]
+    assert (VectorStreams(env, evaluation_seed(3)).observations == plain).all()
