@@ -49,7 +49,7 @@ def fits(model: Any, *, replaced_forward: bool = False, compiled: bool = False) 
         and (head.bias is None or type(model) is not GPT2LMHeadModel)
         and all(type(layer) is Conv1D for block in trunk.h for layer in layers(block))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
-        and not any("forward" in vars(module) for module in modules if not (replaced_forward and module is model))
+        and not any(_is_replaced(module) for module in modules if not (replaced_forward and module is model))
         and not any(module.p > 0 and module.training for module in modules if isinstance(module, nn.Dropout))
     )
 
@@ -172,6 +172,12 @@ def norm(layer: Any, x: Tensor) -> Tensor:
 
 def linear(layer: Any, x: Tensor) -> Tensor:
     return product(x, layer.weight, layer.bias)
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    """Whether another forward stands in the place of the class's own. Accelerate's around it, which casts, is none."""
+    around = vars(module).get("_original_forward")
+    return "forward" in vars(module) and getattr(around, "__func__", None) is not type(module).forward
 
 
 def layers(block: Any) -> tuple[Any, ...]:

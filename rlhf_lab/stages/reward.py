@@ -145,7 +145,7 @@ class ComparisonTrainer(CarefulTrainer, RewardTrainer):
 def score_sides(model: Any, head: Any, batch: dict[str, Tensor]) -> Any:
     """The model's output on a batch of `ComparisonCollator`, its logits (2 N, 1) the scores of both sides."""
     rows, columns = batch["text_ends"].T
-    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model, replaced_forward=True):
+    if isinstance(model, GPT2ForSequenceClassification) and lean_gpt2.fits(model):
         asked = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
         asked[rows, columns] = True
         states = lean_gpt2.states_at(

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional as F
@@ -204,6 +206,19 @@ def distance(found: tuple[Tensor, dict[str, Tensor]], exact: tuple[Tensor, dict[
     """The largest relative error among the outputs and the gradients of all weights."""
     pairs = [(found[0], exact[0]), *((found[1][name], gradient) for name, gradient in exact[1].items())]
     return max(float((a - b).norm() / b.norm()) for a, b in pairs if b.norm() > 1e-3)
+
+
+def test_accelerates_forward_around_the_models_own_is_no_other_one() -> None:
+    AcceleratorState._reset_state()  # as `make_accelerator` does: other tests made theirs
+    own = tiny(GPT2LMHeadModel)
+    Accelerator(mixed_precision="bf16", cpu=True).prepare_model(own)
+    assert "forward" in vars(own)
+    assert lean_gpt2.fits(own)
+    other = tiny(GPT2LMHeadModel)
+    other.forward = lambda *_, **__: None
+    Accelerator(mixed_precision="bf16", cpu=True).prepare_model(other)
+    assert not lean_gpt2.fits(other)
+    AcceleratorState._reset_state()
 
 
 def test_a_plain_model_fits_in_training_mode_without_dropout() -> None:
