@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_lab.stages.ppo import PPOTrainer
-from rlhf_lab.stages.rollout import FirstPass
+from rlhf_lab.stages import rollout
+from rlhf_lab.stages.rollout import FirstPass, Rollout
 from tests.tiny_ppo import (
     all_weights,
     first_rollout,
@@ -18,36 +18,34 @@ from tests.tiny_ppo import (
 )
 
 
-def count_passes(trainer: PPOTrainer) -> list[tuple[int, bool]]:
-    """Rows of every pass of policy and critic together, and whether it kept what gradients need."""
-    passes: list[tuple[int, bool]] = []
-    forward = trainer.optimization.actor_critic.forward
-
-    def counted(part: Any, *settings: Any) -> Any:
-        passes.append((len(part), torch.is_grad_enabled()))
-        return forward(part, *settings)
-
-    trainer.optimization.actor_critic.forward = counted
-    return passes
-
-
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "with_gradients", "without"),
     [
-        ({"minibatch_size": 8, "num_ppo_epochs": 1}, 1),
-        ({"minibatch_size": 8, "num_ppo_epochs": 3}, 3),
-        ({"minibatch_size": 4, "num_ppo_epochs": 1}, 2),
-        ({"minibatch_size": 8, "num_ppo_epochs": 1, "micro_batch_size": 4}, 2),  # too large: as it was
+        ({"minibatch_size": 8, "num_ppo_epochs": 1}, [8], []),
+        ({"minibatch_size": 8, "num_ppo_epochs": 3}, [8, 8, 8], []),
+        ({"minibatch_size": 4, "num_ppo_epochs": 1}, [4, 4], [4]),
+        ({"minibatch_size": 8, "num_ppo_epochs": 1, "micro_batch_size": 4}, [4, 4], [8]),  # too large: asked twice
+        ({"minibatch_size": 8, "num_ppo_epochs": 1, "gradient_checkpointing": True}, [8], [8]),
     ],
 )
-def test_one_pass_a_micro_batch_is_all_that_gradients_take(
-    settings: dict[str, int], expected: int, tmp_path: Path
+def test_the_first_minibatch_is_read_once(
+    settings: dict[str, Any],
+    with_gradients: list[int],
+    without: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainer = tiny_trainer(tmp_path, total_episodes=8, **{"micro_batch_size": 8, **settings})
-    passes = count_passes(trainer)
-    trainer.train()
-    assert len(passes) == expected
-    assert all(keeps for _, keeps in passes)
+    """Rows of every pass of policy and critic in an update of 8 rows."""
+    passes: dict[bool, list[int]] = {True: [], False: []}
+    opinions = rollout.opinions
+
+    def counted(policy: Any, critic: Any, part: Rollout, *more: Any) -> Any:
+        passes[torch.is_grad_enabled()].append(len(part))
+        return opinions(policy, critic, part, *more)
+
+    monkeypatch.setattr(rollout, "opinions", counted)
+    tiny_trainer(tmp_path, total_episodes=8, **{"micro_batch_size": 8, **settings}).train()
+    assert passes == {True: with_gradients, False: without}
 
 
 @pytest.mark.parametrize("ent_coef", [0.0, 0.1])
@@ -72,23 +70,23 @@ def test_before_the_first_step_the_ratio_is_exactly_1(tmp_path: Path) -> None:
 
 def test_weights_that_moved_since_the_rollout_are_asked_again(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, minibatch_size=8, micro_batch_size=8)
-    rollout = first_rollout(trainer)
+    collected = first_rollout(trainer)
     first = trainer.first_pass
     assert first is not None
     assert first.answers(first.part, trainer.optimization.actor_critic)
     with torch.no_grad():
         trainer.models.critic.score.weight.mul_(2)
     assert not first.answers(first.part, trainer.optimization.actor_critic)
-    targets = trainer.estimate_targets(rollout)
-    values = trainer._opinions(rollout.rows(first.rows))[2]
+    targets = trainer.estimate_targets(collected)
+    values = trainer._opinions(collected.rows(first.rows))[2]
     torch.testing.assert_close(values, 2 * first.said[2], msg="the critic of now")
     assert torch.isfinite(targets.returns).all()
 
 
 def test_other_rows_are_asked_for(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, minibatch_size=4, micro_batch_size=8)
-    rollout = first_rollout(trainer)
+    collected = first_rollout(trainer)
     first = trainer.first_pass
     assert first is not None
-    others = rollout.rows([row for row in range(len(rollout)) if row not in first.rows])
+    others = collected.rows([row for row in range(len(collected)) if row not in first.rows])
     assert not first.answers(others, trainer.optimization.actor_critic)
