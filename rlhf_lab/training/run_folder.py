@@ -14,6 +14,7 @@ import yaml
 from rlhf_lab import __version__
 from rlhf_lab.config import Experiment
 from rlhf_lab.errors import UserError
+from rlhf_lab.training.precision import in_bf16
 from rlhf_lab.training.records import is_finished, read_run, write_json, write_text
 from rlhf_lab.training.run import process_state
 
@@ -69,6 +70,7 @@ def facts_of_run(experiment: Experiment) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
             "device": device,
+            "auto_is_bf16": in_bf16("auto"),
             "num_processes": process_state().num_processes,
         },
         "commit": commit(),

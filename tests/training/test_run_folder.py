@@ -10,6 +10,7 @@ import yaml
 from rlhf_lab.config import Experiment, load_experiment
 from rlhf_lab.errors import UserError
 from rlhf_lab.training import run_folder
+from rlhf_lab.training.precision import in_bf16
 from rlhf_lab.training.records import read_run, record_stage, write_json
 from rlhf_lab.training.run_folder import commit, open_run_folder
 
@@ -38,6 +39,7 @@ def test_a_new_run_folder_holds_its_config_and_its_facts(tmp_path: Path) -> None
     assert (facts["name"], facts["seed"], facts["stages"], facts["commit"]) == ("mine", 7, {}, "0123456789")
     assert {"torch", "transformers", "trl", "python"} <= set(facts["versions"])
     assert facts["machine"]["device"]
+    assert facts["machine"]["auto_is_bf16"] is in_bf16("auto")
     assert facts["command"]
 
 
