@@ -20,8 +20,11 @@ ROWS = 64  # the rows of a rounded product are a multiple of this
 
 @lru_cache(maxsize=1)
 def multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for products of bf16. Without them they take longer than those of fp32."""
-    found = torch.cpu.get_capabilities()
+    """Whether this CPU has instructions for products of bf16. Without them they take longer than those of fp32.
+
+    False, too, for a PyTorch that can not say.
+    """
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 

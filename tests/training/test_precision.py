@@ -47,6 +47,16 @@ def test_a_cpu_multiplies_bf16_where_it_has_the_instructions(flag: str, monkeypa
         products.multiplies_bf16.cache_clear()
 
 
+def test_a_pytorch_that_does_not_know_its_cpu_stays_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    products.multiplies_bf16.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    try:
+        assert in_bf16("auto") is False
+    finally:
+        products.multiplies_bf16.cache_clear()
+
+
 @pytest.fixture
 def factors(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     """The types of what linear layers of lean passes read; as on a CPU that multiplies bf16."""
