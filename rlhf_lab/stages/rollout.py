@@ -144,10 +144,10 @@ class FirstPass:
 
     @classmethod
     def of(cls, rollout: Rollout, rows: Tensor, args: PPOConfig, actor_critic: Any) -> "FirstPass | None":
-        """The pass over these `rows`; None where it would hold more memory than a micro-batch does, and where other
-        processes have rows of the minibatch."""
+        """The pass over these `rows`; None where it would hold more memory than a micro-batch does, where other
+        processes have rows of the minibatch, and where gradients are switched off."""
         fits = len(rows) <= args.micro_batch_size and len(rollout) == args.rollout_batch_size
-        if not fits or args.gradient_checkpointing:
+        if not fits or args.gradient_checkpointing or not torch.is_grad_enabled():
             return None
         chosen = rollout.by_length(rows)
         part = rollout.rows(chosen)

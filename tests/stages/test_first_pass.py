@@ -83,6 +83,16 @@ def test_weights_that_moved_since_the_rollout_are_asked_again(tmp_path: Path) ->
     assert torch.isfinite(targets.returns).all()
 
 
+def test_a_rollout_collected_without_gradients_can_be_learnt_from(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, minibatch_size=8, micro_batch_size=8)
+    before = all_weights(trainer)
+    with torch.no_grad():
+        collected = first_rollout(trainer)
+    assert trainer.first_pass is None
+    trainer.learn_from(collected)
+    assert largest_difference(before, all_weights(trainer)) > 0
+
+
 def test_other_rows_are_asked_for(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, minibatch_size=4, micro_batch_size=8)
     collected = first_rollout(trainer)
