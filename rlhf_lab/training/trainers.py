@@ -112,16 +112,19 @@ class CarefulTrainer:
     """Mixin for a trainer: a loss or gradient that is not finite stops training before the optimizer moves a weight,
     the batch saved; a disk that is full when a checkpoint is due ends it with what to do, earlier checkpoints whole."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.add_callback(FiniteGradient(self))  # type: ignore[attr-defined]
-
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         self.batch = inputs
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         if not torch.isfinite(loss):
             raise self.stopped(f"loss {float(loss)}")
         return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers asks for it just before the optimizer steps; a finite loss can have a gradient that is not."""
+        norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
+        if not math.isfinite(norm):
+            raise self.stopped("gradient that is not finite")
+        return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: transformers would walk over all parameters in every step."""
@@ -136,21 +139,6 @@ class CarefulTrainer:
         step = self.state.global_step  # type: ignore[attr-defined]
         with saving(Path(self.args.output_dir) / f"checkpoint-{step}"):  # type: ignore[attr-defined]
             super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
-
-
-class FiniteGradient(TrainerCallback):
-    """Stops before an optimizer step whose gradient is not finite: a finite loss can have one."""
-
-    def __init__(self, trainer: CarefulTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            raise self.trainer.stopped("gradient that is not finite")
 
 
 def last_checkpoint(folder: Path) -> str | None:
