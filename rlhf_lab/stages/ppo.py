@@ -21,21 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from rlhf_lab.data.prompts import Prompt
 from rlhf_lab.errors import UserError
-from rlhf_lab.functional import (
-    adapted_kl_coef,
-    clip_fraction,
-    clipped_surrogate,
-    clipped_value_error,
-    kl_k1,
-    kl_k2,
-    masked_sum,
-)
+from rlhf_lab.functional import adapted_kl_coef, kl_k1
 from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_completions
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
 from rlhf_lab.stages.ppo_life import LifeCycle
 from rlhf_lab.stages.ppo_lists import Ids, are_ids, checked_ids, given_completions, given_scores
+from rlhf_lab.stages.ppo_losses import Loss, added, policy_loss, value_loss
 from rlhf_lab.stages.ppo_setup import (
     Optimization,
     agree_on,
@@ -46,7 +39,7 @@ from rlhf_lab.stages.ppo_setup import (
     refuse_old_arguments,
 )
 from rlhf_lab.stages.ppo_steps import checked_totals
-from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_above, is_clipped, targets_of
+from rlhf_lab.stages.ppo_targets import KL_ESTIMATORS, Targets, is_above, targets_of
 from rlhf_lab.stages.prompt_source import PromptBatch, PromptSource
 from rlhf_lab.stages.rollout import FirstPass, Rollout, assess, gather_rollout, lay_out
 from rlhf_lab.stages.scoring import RewardSource, Scores, check_weights, make_scorers
@@ -218,44 +211,32 @@ class PPOTrainer:
             part = rollout.rows(micro)
             aims = targets.rows(micro, part.completion_ids.shape[1])
             with self.optimization.accumulate(is_last=index == len(micro_batches) - 1):
-                loss, parts = self.loss(part, aims)
-                # DDP averages gradients over processes; the division is by the tokens of all of them
-                self.accelerator.backward(loss * self.run.num_processes / num_tokens)
-            sums = {name: sums[name] + value if sums else value for name, value in parts.items()}
+                for loss, parts in self.losses(part, aims):
+                    # DDP averages gradients over processes; the division is by the tokens of all of them
+                    self.accelerator.backward(loss * self.run.num_processes / num_tokens)
+                    sums |= {name: sums[name] + value if name in sums else value for name, value in parts.items()}
         totals = self.run.sum_over_ranks(sums)
         return totals | self._take_step(totals)
 
-    def loss(self, part: Rollout, aims: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over the tokens of `part`, and the sums that metrics are made of, over the same mask."""
-        args, mask = self.args, part.completion_mask
-        log_probs, entropies, values = self._opinions(part)
-        log_ratio = (log_probs - part.log_probs).where(mask, 0.0)
-        policy_loss = masked_sum(clipped_surrogate(log_ratio, aims.advantages, args.clip_range), mask)
-        value_loss = masked_sum(clipped_value_error(values, part.values, aims.returns, args.value_clip_range), mask)
-        entropy = masked_sum(entropies, mask)
-        weight = 0.0 if self.update_number <= args.critic_warmup_updates else 1.0
-        total = weight * (policy_loss - args.ent_coef * entropy) + args.vf_coef * value_loss
-        with torch.no_grad():
-            ratio = log_ratio.exp()
-            parts = {
-                "tokens": mask.sum(),
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "entropy": entropy,
-                "approxkl": masked_sum(kl_k2(log_probs, part.log_probs), mask),
-                "clipfrac": masked_sum(clip_fraction(log_ratio, aims.advantages, args.clip_range), mask),
-                "value_clipfrac": masked_sum(is_clipped(values, part.values, args.value_clip_range), mask),
-                "ratio": masked_sum(ratio, mask),
-                "ratio_square": masked_sum(ratio.square(), mask),
-            }
-        return total, {name: value.detach() for name, value in parts.items()}
+    def losses(self, part: Rollout, aims: Targets) -> Iterator[Loss]:
+        """The losses summed over the tokens of `part`, each with the sums that metrics are made of.
 
-    def _opinions(self, part: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probs, entropies and values (B, T) with gradients; of the first minibatch those that its rollout took."""
+        Policy and critic come one after the other where they can: the gradients of one are taken and its activations
+        gone before the other is asked, so only one of them is held at a time.
+        """
         first, self.first_pass = self.first_pass, None
         actor_critic: Any = self.optimization.actor_critic
-        known = first is not None and first.answers(part, actor_critic)
-        return first.said if first and known else actor_critic(part, self.args.temperature, self.args.ent_coef > 0)
+        known = first.said if first and first.answers(part, actor_critic) else None
+        for only in (None,) if known else self.optimization.turns:
+            log_probs, entropies, values = known or actor_critic(
+                part, self.args.temperature, self.args.ent_coef > 0, only
+            )
+            terms: list[Loss] = []
+            if only != "critic":
+                terms.append(policy_loss(part, aims, log_probs, entropies, self.args))
+            if only != "policy":
+                terms.append(value_loss(part, aims, values, self.args))
+            yield added(terms)
 
     def adapt_kl_coef(self, metrics: dict[str, float]) -> None:
         """Move the KL weight towards the target, if one is set (Ziegler et al. 2019, arXiv 1909.08593, section 2.2)."""

@@ -36,7 +36,7 @@ from rlhf_lab.models.language import (
 from rlhf_lab.models.scalar import ValueHead, critic_from, load_scalar_model
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages.prompt_source import PromptSource
-from rlhf_lab.stages.rollout import ActorCritic
+from rlhf_lab.stages.rollout import ActorCritic, Asked
 from rlhf_lab.stages.scoring import RewardSource
 from rlhf_lab.training.run import Run
 from rlhf_lab.training.tensorflow_adam import TensorFlowAdam
@@ -346,6 +346,13 @@ class Optimization:
         self.scheduler = get_scheduler(
             args.lr_scheduler_type, plain, num_warmup_steps=args.warmup_steps, num_training_steps=args.num_updates
         )
+
+    @property
+    def turns(self) -> tuple[Asked, ...]:
+        """Who is asked for gradients, one after the other: both at once where the critic stands on the policy's layers,
+        and in a wrapper (DDP's, say), which waits for the gradients of all its weights."""
+        apart = isinstance(self.actor_critic, ActorCritic) and not isinstance(self.models.critic, ValueHead)
+        return ("policy", "critic") if apart else (None,)
 
     def accumulate(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """Gradients of micro-batches add up; processes exchange them with the last one only."""

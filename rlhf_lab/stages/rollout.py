@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,9 @@ class Rollout:
 OF_TOKENS = ("completion_ids", "completion_mask", "token_scores", "log_probs", "ref_log_probs", "values")
 
 
+Asked: TypeAlias = Literal["policy", "critic"] | None  # None: both
+
+
 class ActorCritic(nn.Module):
     """Policy and critic in one module, so that one optimizer and one wrapper serve both."""
 
@@ -81,20 +84,24 @@ class ActorCritic(nn.Module):
         self.policy = policy
         self.critic = critic
 
-    def forward(self, part: Rollout, temperature: float, with_entropy_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probs, entropies and values (B, T) of the rows in `part`, 0 on padding."""
+    def forward(
+        self, part: Rollout, temperature: float, with_entropy_gradient: bool, only: Asked = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs, entropies and values (B, T) of the rows in `part`, 0 on padding and of a model not asked."""
         entropies: Entropies = "with gradient" if with_entropy_gradient else "numbers"
-        return opinions(self.policy, self.critic, part, temperature, entropies)
+        return opinions(self.policy, self.critic, part, temperature, entropies, only)
 
 
 def opinions(
-    policy: nn.Module, critic: nn.Module, part: Rollout, temperature: float, entropies: Entropies
+    policy: nn.Module, critic: nn.Module, part: Rollout, temperature: float, entropies: Entropies, only: Asked = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probs and entropies of the policy, values of the critic; in one pass where the critic is a head on the
     policy."""
     head = critic if isinstance(critic, ValueHead) else None
-    log_probs, entropy, values = log_probs_of(policy, part, temperature, entropies=entropies, head=head)
-    if head is None:
+    log_probs = entropy = values = torch.zeros_like(part.log_probs)
+    if only != "critic":
+        log_probs, entropy, values = log_probs_of(policy, part, temperature, entropies=entropies, head=head)
+    if only != "policy" and head is None:
         values = completion_values(critic, part.ids, part.prompt_lengths, part.completion_mask)
     return log_probs, entropy, values
 

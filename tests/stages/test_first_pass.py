@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
+from rlhf_lab.functional import clipped_value_error, masked_sum
 from rlhf_lab.stages import rollout
+from rlhf_lab.stages.ppo_setup import Optimization
 from rlhf_lab.stages.rollout import FirstPass, Rollout
 from tests.tiny_ppo import (
     all_weights,
@@ -17,35 +20,77 @@ from tests.tiny_ppo import (
     tiny_trainer,
 )
 
+BOTH, POLICY, CRITIC = None, "policy", "critic"
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[Any]]:
+    """Rows of every pass of policy and critic and who is asked, with gradients (True) and without, and backwards."""
+    seen: dict[bool, list[Any]] = {True: [], False: []}
+    opinions, backward = rollout.opinions, Accelerator.backward
+
+    def counted(policy: Any, critic: Any, part: Rollout, temperature: float, entropies: Any, only: Any = None) -> Any:
+        seen[torch.is_grad_enabled()].append((len(part), only))
+        return opinions(policy, critic, part, temperature, entropies, only)
+
+    def noted(*given: Any, **more: Any) -> None:
+        seen[True].append("backward")
+        backward(*given, **more)
+
+    monkeypatch.setattr(rollout, "opinions", counted)
+    monkeypatch.setattr(Accelerator, "backward", noted)
+    return seen
+
 
 @pytest.mark.parametrize(
     ("settings", "with_gradients", "without"),
     [
-        ({"minibatch_size": 8, "num_ppo_epochs": 1}, [8], []),
-        ({"minibatch_size": 8, "num_ppo_epochs": 3}, [8, 8, 8], []),
-        ({"minibatch_size": 4, "num_ppo_epochs": 1}, [4, 4], [4]),
-        ({"minibatch_size": 8, "num_ppo_epochs": 1, "micro_batch_size": 4}, [4, 4], [8]),  # too large: asked twice
-        ({"minibatch_size": 8, "num_ppo_epochs": 1, "gradient_checkpointing": True}, [8], [8]),
+        ({"minibatch_size": 8, "num_ppo_epochs": 1}, [(8, BOTH)], []),
+        ({"minibatch_size": 8, "num_ppo_epochs": 2}, [(8, BOTH), (8, POLICY), (8, CRITIC)], []),
+        ({"minibatch_size": 4, "num_ppo_epochs": 1}, [(4, BOTH), (4, POLICY), (4, CRITIC)], [4]),
+        (  # too large: asked twice
+            {"minibatch_size": 8, "num_ppo_epochs": 1, "micro_batch_size": 4},
+            [(4, POLICY), (4, CRITIC)] * 2,
+            [8],
+        ),
+        ({"minibatch_size": 8, "num_ppo_epochs": 1, "gradient_checkpointing": True}, [(8, POLICY), (8, CRITIC)], [8]),
     ],
 )
 def test_the_first_minibatch_is_read_once(
     settings: dict[str, Any],
-    with_gradients: list[int],
+    with_gradients: list[tuple[int, str | None]],
     without: list[int],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    passes: dict[bool, list[Any]],
 ) -> None:
-    """Rows of every pass of policy and critic in an update of 8 rows."""
-    passes: dict[bool, list[int]] = {True: [], False: []}
-    opinions = rollout.opinions
-
-    def counted(policy: Any, critic: Any, part: Rollout, *more: Any) -> Any:
-        passes[torch.is_grad_enabled()].append(len(part))
-        return opinions(policy, critic, part, *more)
-
-    monkeypatch.setattr(rollout, "opinions", counted)
+    """Rows of every pass in an update of 8 rows, and who is asked."""
     tiny_trainer(tmp_path, total_episodes=8, **{"micro_batch_size": 8, **settings}).train()
-    assert passes == {True: with_gradients, False: without}
+    assert [asked for asked in passes[True] if asked != "backward"] == with_gradients
+    assert [rows for rows, _ in passes[False]] == without
+
+
+def test_a_critic_that_is_a_head_on_the_policy_is_asked_with_it(tmp_path: Path, passes: dict[bool, list[Any]]) -> None:
+    settings = {"total_episodes": 8, "minibatch_size": 4, "micro_batch_size": 4, "num_ppo_epochs": 1}
+    tiny_trainer(tmp_path, arguments={"value_model": None}, share_value_trunk=True, **settings).train()
+    assert passes[True] == [(4, BOTH), "backward"] * 2
+
+
+def test_one_model_at_a_time_holds_what_its_gradients_need(tmp_path: Path, passes: dict[bool, list[Any]]) -> None:
+    tiny_trainer(tmp_path, total_episodes=8, minibatch_size=8, micro_batch_size=4, num_ppo_epochs=1).train()
+    assert passes[True] == [(4, POLICY), "backward", (4, CRITIC), "backward"] * 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"ent_coef": 0.1}, {"critic_warmup_updates": 2}])
+def test_one_after_the_other_gives_the_same_bits(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one = tiny_trainer(tmp_path / "one by one", minibatch_size=8, **settings)
+    one_by_one.train()
+    monkeypatch.setattr(Optimization, "turns", (BOTH,))
+    together = tiny_trainer(tmp_path / "together", minibatch_size=8, **settings)
+    together.train()
+    assert largest_difference(all_weights(one_by_one), all_weights(together)) == 0.0
+    assert metrics_of(tmp_path / "one by one") == metrics_of(tmp_path / "together")
 
 
 @pytest.mark.parametrize("ent_coef", [0.0, 0.1])
@@ -78,9 +123,13 @@ def test_weights_that_moved_since_the_rollout_are_asked_again(tmp_path: Path) ->
         trainer.models.critic.score.weight.mul_(2)
     assert not first.answers(first.part, trainer.optimization.actor_critic)
     targets = trainer.estimate_targets(collected)
-    values = trainer._opinions(collected.rows(first.rows))[2]
-    torch.testing.assert_close(values, 2 * first.said[2], msg="the critic of now")
-    assert torch.isfinite(targets.returns).all()
+    part, aims = collected.rows(first.rows), targets.rows(torch.tensor(first.rows), first.part.num_tokens)
+    sums: dict[str, Any] = {}
+    for _, parts in trainer.losses(part, aims):
+        sums |= parts
+    values = 2 * first.said[2].detach()
+    expected = masked_sum(clipped_value_error(values, part.values, aims.returns, 0.2), part.completion_mask)
+    torch.testing.assert_close(sums["value_loss"], expected, msg="the critic of now")
 
 
 def test_a_rollout_collected_without_gradients_can_be_learnt_from(tmp_path: Path) -> None:
