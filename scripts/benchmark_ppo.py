@@ -91,10 +91,11 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
             policy.transformer.wte.weight[EOS] = logit / BIAS * direction
     policy.save_pretrained(folder / "policy")
     GPT2ForSequenceClassification(config).save_pretrained(folder / "reward")
-    words = {f"t{number}": number for number in range(size["vocab"])}
+    # Special tokens are found inside words, too: "t1" would be found in "t17".
+    words = {"<eos>": EOS, "<pad>": PAD, **{f"t{number}": number for number in range(2, size["vocab"])}}
     plain = Tokenizer(models.WordLevel(words, unk_token="t2"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="t0", pad_token="t1")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>", pad_token="<pad>")
     for name in ("policy", "reward"):
         tokenizer.save_pretrained(folder / name)
 
