@@ -28,6 +28,7 @@ class Pretraining(Section):
     num_epochs: Positive = 2
     learning_rate: Positive = 3e-3
     batch_size: Count = 64
+    bf16: Bf16 = False
 
 
 class ModelSection(Section):

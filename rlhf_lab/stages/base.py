@@ -60,6 +60,7 @@ def pretrain_base(experiment: Experiment, folder: Path) -> dict[str, float]:
         logging_steps=20,
         eval_steps=0,
         save_steps=0,
+        bf16=settings.bf16,
     )
     return fit_language_model(
         model,

@@ -1,4 +1,4 @@
-"""`bf16=auto` follows the machine, and `bf16=true` on a CPU rounds the factors of all three steps' products."""
+"""`bf16=auto` follows the machine, and `bf16=true` on a CPU rounds the factors of every stage's products."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlhf_lab.config import load_experiment
 from rlhf_lab.models import lean_gpt2, products
 from rlhf_lab.section import Bf16
+from rlhf_lab.stages.base import pretrain_base
 from rlhf_lab.stages.reward import ComparisonTrainer
 from rlhf_lab.training import precision
 from rlhf_lab.training.precision import in_bf16
@@ -87,6 +89,15 @@ def test_sft_rounds_the_factors_of_its_products(
     fit(tmp_path, model=model, bf16=bf16)
     assert factors == {expected}
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("bf16", "expected"), TYPES)
+def test_the_base_model_rounds_the_factors_of_its_products(
+    bf16: bool, expected: torch.dtype, factors: set[torch.dtype], tmp_path: Path
+) -> None:
+    small = ["model.pretraining.num_rows=64", "model.config.n_layer=1", "model.config.n_embd=16"]
+    pretrain_base(load_experiment(overrides=[*small, f"model.pretraining.bf16={str(bf16).lower()}"]), tmp_path)
+    assert factors == {expected}
 
 
 @pytest.mark.parametrize(("bf16", "expected"), TYPES)
