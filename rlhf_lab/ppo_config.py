@@ -139,6 +139,10 @@ class PPOConfig(Section):
     generation_engine: Literal["auto", "eager", "lean", "static"] = Field(
         "auto", description="eager: any model; lean: GPT-2 on a CPU; static: CUDA graphs; auto: the fastest that fits"
     )
+    overlap_chunks: Count = Field(
+        1,
+        description="of a rollout in train(): each is scored while the next is sampled; 1: scored when all are",
+    )
     logging_steps: CountOrNever = 1
     eval_steps: CountOrNever = 0
     save_steps: CountOrNever = 0

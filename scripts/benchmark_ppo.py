@@ -4,6 +4,8 @@
     python scripts/benchmark_ppo.py --stops                 the same, stopping after a third of the width
     python scripts/benchmark_ppo.py --bf16                  the same in bf16, for a CPU that multiplies it
     python scripts/benchmark_ppo.py --preset gpt2_124m      one GPU, bf16
+    python scripts/benchmark_ppo.py --overlap 4             beside the same, scored while more is sampled
+    python scripts/benchmark_ppo.py --overlap 4 --waits 5   with one more reward function, as slow as a server
     pip install --no-deps --target trl112 trl==1.12.0
     python scripts/benchmark_ppo.py --baseline trl112       TRL in its own process, on the same models, alternating
 
@@ -44,17 +46,21 @@ def main() -> None:
     parser.add_argument("--stops", action="store_true", help="a policy that ends its completions by EOS")
     parser.add_argument("--bf16", action="store_true", help="both in bf16, TRL's default; a GPU preset always is")
     parser.add_argument("--micro", type=int, help="rows that ours takes at once (default: the preset's); TRL takes all")
+    parser.add_argument("--overlap", type=int, metavar="CHUNKS", help="beside it, ours with ppo.overlap_chunks=CHUNKS")
+    parser.add_argument("--waits", type=float, default=0.0, help="ms a completion that one more reward function waits")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.waits and args.baseline:
+        parser.error("--waits is for --overlap: TRL 1.12.0 takes no function beside its reward model")
     if args.worker:
         print("RESULT " + json.dumps(WORKERS[args.worker](args, Path(args.folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
         make_models(args, Path(folder))
-        sides = ["ours", *(["trl"] if args.baseline else [])]
+        sides = ["ours", *(["overlapped"] if args.overlap else []), *(["trl"] if args.baseline else [])]
         measured: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for _ in range(args.rounds):
             for side in sides:
@@ -120,6 +126,8 @@ def in_own_process(args: argparse.Namespace, side: str, folder: str) -> dict[str
     command += ["--updates", str(args.updates), *(["--stops"] if args.stops else [])]
     command += ["--micro", str(args.micro)] if args.micro else []
     command += ["--bf16"] if args.bf16 else []
+    command += ["--waits", str(args.waits)] if args.waits else []
+    command += ["--overlap", str(args.overlap)] if args.overlap else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, *paths]), "HF_HUB_OFFLINE": "1"}
     if in_bf16(args):
         environment["ACCELERATE_MIXED_PRECISION"] = "bf16"
@@ -130,7 +138,7 @@ def in_own_process(args: argparse.Namespace, side: str, folder: str) -> dict[str
     return dict(json.loads(lines[0].removeprefix("RESULT ")))
 
 
-def run_ours(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run_ours(args: argparse.Namespace, folder: Path, chunks: int = 1) -> dict[str, Any]:
     """PPOTrainer of this package."""
     from datasets import Dataset
 
@@ -150,10 +158,15 @@ def run_ours(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         max_completion_length=size["new"],
         stop_tokens=None if args.stops else [],
         bf16=in_bf16(args),
+        overlap_chunks=chunks,
     )
-    trainer = PPOTrainer(
-        str(folder / "policy"), str(folder / "reward"), config, train_dataset=Dataset.from_dict({"prompt": texts})
-    )
+
+    def server(completions: list[str], **others: Any) -> list[float]:
+        time.sleep(len(completions) * args.waits / 1000)
+        return [0.0] * len(completions)
+
+    sources = [str(folder / "reward"), *([server] if args.waits else [])]
+    trainer = PPOTrainer(str(folder / "policy"), sources, config, train_dataset=Dataset.from_dict({"prompt": texts}))
     start = memory()
     trainer.train()
     lines = read_metrics(folder / "ours")[1:]
@@ -222,7 +235,12 @@ def run_trl(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, **peak(start)}
 
 
-WORKERS = {"ours": run_ours, "trl": run_trl}
+def run_overlapped(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The same, each chunk of a rollout scored while the next is sampled."""
+    return run_ours(args, folder, args.overlap)
+
+
+WORKERS = {"ours": run_ours, "overlapped": run_overlapped, "trl": run_trl}
 
 
 def memory() -> float:
@@ -263,6 +281,8 @@ def summary(args: argparse.Namespace, measured: dict[str, list[dict[str, Any]]])
     if not args.stops:
         share = arithmetic(size) / seconds["ours"] / matrix_product(args)
         report["ours"]["share_of_matrix_product"] = round(share, 3)
+    if "overlapped" in measured:
+        report["times_without_overlap"] = round(seconds["ours"] / seconds["overlapped"], 2)
     if "trl" in measured:
         report["times_trl"] = round(seconds["trl"] / seconds["ours"], 2)
         for key in (key for key in measured["trl"][0] if key.startswith("peak")):

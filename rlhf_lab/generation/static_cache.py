@@ -179,7 +179,8 @@ class Decoder:
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), _no_autocast_cache():
+        # thread_local: another thread may be scoring meanwhile (overlap_chunks), and take memory for it
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"), _no_autocast_cache():
             self._step()
 
 

@@ -26,6 +26,7 @@ from rlhf_lab.generation.sample import Completions, draw_uniforms, sample_comple
 from rlhf_lab.ppo_config import PPOConfig
 from rlhf_lab.stages import ppo_metrics
 from rlhf_lab.stages.judging import judge
+from rlhf_lab.stages.overlap import check_overlap, sampled_and_scored
 from rlhf_lab.stages.ppo_life import LifeCycle
 from rlhf_lab.stages.ppo_lists import Ids, are_ids, checked_ids, given_completions, given_scores
 from rlhf_lab.stages.ppo_losses import Loss, added, policy_loss, value_loss
@@ -95,6 +96,7 @@ class PPOTrainer:
             self.models.reward_sources, reward_processing_classes, self.tokenizer, self.accelerator.device
         )
         check_weights(self.args.reward_weights, self.scorers)
+        check_overlap(self.args.overlap_chunks, self.scorers)
         self.train_prompts = PromptSource.of(train_dataset, self.tokenizer, self.args, "train_dataset")
         self.eval_prompts = PromptSource.of(eval_dataset, self.tokenizer, self.args, "eval_dataset")
         check_contexts(self.models, self.args, (self.train_prompts, self.eval_prompts))
@@ -162,8 +164,15 @@ class PPOTrainer:
 
     def collect_rollout(self, batch: PromptBatch) -> Rollout:
         """Sample, score, and take log-probs and values; the result holds the rows of all processes."""
-        completions = self._sample(batch, stream=self.update_number, num_rows=self.args.rollout_batch_size)
-        return self._gathered(self._with_models(batch, completions, self._judge(batch, completions)))
+        uniforms = self._uniforms(batch, stream=self.update_number, num_rows=self.args.rollout_batch_size)
+        completions, scores = sampled_and_scored(
+            len(batch.ids),
+            self.args.overlap_chunks,
+            lambda rows: self.complete(batch.ids[rows], uniforms[rows], self.args.temperature),
+            lambda rows, completions: self._judge(batch.rows(rows), completions),
+            self.accelerator.device,
+        )
+        return self._gathered(self._with_models(batch, completions, scores))
 
     def estimate_targets(self, rollout: Rollout) -> Targets:
         """Shape scores into rewards per token, then advantages and returns (GAE, arXiv 1506.02438)."""
@@ -268,7 +277,8 @@ class PPOTrainer:
         if self.eval_prompts is None:
             return {}
         batch = self.eval_prompts.batch(range(len(self.eval_prompts)), seed=None)
-        completions = self._sample(batch, stream=EVALUATION_STREAM, num_rows=len(batch.ids))
+        uniforms = self._uniforms(batch, stream=EVALUATION_STREAM, num_rows=len(batch.ids))
+        completions = self.complete(batch.ids, uniforms, self.args.temperature)
         rollout = self._with_models(batch, completions, self._judge(batch, completions), with_critic=False)
         kl = ppo_metrics.masked_sum_rows(kl_k1(rollout.log_probs, rollout.ref_log_probs), rollout.completion_mask)
         scores = rollout.scores + rollout.token_scores.sum(1)
@@ -315,13 +325,13 @@ class PPOTrainer:
     def _kl(self) -> Any:
         return KL_ESTIMATORS[self.args.kl_estimator]
 
-    def _sample(self, batch: PromptBatch, *, stream: int, num_rows: int) -> Completions:
+    def _uniforms(self, batch: PromptBatch, *, stream: int, num_rows: int) -> Tensor:
+        """The numbers that decide this process's completions, of `num_rows` in all."""
         uniforms = draw_uniforms(num_rows, self.args.max_completion_length, seed=self.args.seed, stream=stream)
-        mine = slice(None)
-        if num_rows != len(batch.ids):
-            share = rows_of_rank(num_rows, rank=self.run.rank, num_processes=self.run.num_processes)
-            mine = slice(share.start, share.stop)
-        return self.complete(batch.ids, uniforms[mine], self.args.temperature)
+        if num_rows == len(batch.ids):
+            return uniforms
+        share = rows_of_rank(num_rows, rank=self.run.rank, num_processes=self.run.num_processes)
+        return uniforms[share.start : share.stop]
 
     def complete(self, prompt_ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float) -> Completions:
         """Sample one completion for each prompt; override it to generate elsewhere.

@@ -30,6 +30,11 @@ class PromptBatch:
         ids = [encode_prompt(tokenizer, prompt)[-args.max_prompt_length :] for prompt in prompts]
         return cls(list(prompts), ids, {})
 
+    def rows(self, chosen: slice) -> "PromptBatch":
+        """Some of them."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return PromptBatch(self.prompts[chosen], self.ids[chosen], columns)
+
 
 class PromptSource:
     """All prompts of a data set, in an order that is new in every epoch."""

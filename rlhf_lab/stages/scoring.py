@@ -292,6 +292,15 @@ class Scores:
     of_tokens: list[list[float]]  # B rows, one number a token, or [] where no source judges tokens
     by_source: list[list[float | None]]  # B rows of S numbers before weights; the sum over tokens where they are judged
 
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Those of some completions, then those of others."""
+        return cls(
+            totals=[total for part in parts for total in part.totals],
+            of_tokens=[row for part in parts for row in part.of_tokens],
+            by_source=[row for part in parts for row in part.by_source],
+        )
+
 
 def score_all(scorers: Sequence[Scorer], finished: Finished, weights: Sequence[float] | None = None) -> Scores:
     """Ask every source; the async ones run at the same time."""

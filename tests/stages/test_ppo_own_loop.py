@@ -82,7 +82,7 @@ def test_f11_step_is_the_update_that_train_would_do(tmp_path: Path) -> None:
     trained = tiny_trainer(tmp_path / "train", total_episodes=8)
     batch = next(trained.prompt_batches())
     trained.update_number = 0
-    completions = trained._sample(batch, stream=1, num_rows=8).rows()
+    completions = trained.complete(batch.ids, trained._uniforms(batch, stream=1, num_rows=8), 1.0).rows()
     trained.train()
     own = own_trainer(tmp_path / "own", total_episodes=8)
     own.step(batch.ids, completions, [row.count(A) / len(row) for row in completions])

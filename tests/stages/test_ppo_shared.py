@@ -362,3 +362,9 @@ def test_f05_a_quantised_base_trains_its_adapters(tmp_path: Path, bits: str) -> 
     assert metrics_of(tmp_path / "run")[0]["objective/kl"] == pytest.approx(0.0, abs=1e-3)
     with pytest.raises(UserError, match="a quantised policy can not be trained itself; pass peft_config=LoraConfig"):
         tiny_trainer(tmp_path / "full", quantised())
+
+
+def test_share_base_can_not_score_while_the_policy_samples(adapters: dict[str, Path], tmp_path: Path) -> None:
+    """Both would switch the adapters of one base."""
+    with pytest.raises(UserError, match=r"overlap_chunks=2 needs a reward model with layers of its own.*=1"):
+        shared_trainer(tmp_path / "run", adapters, overlap_chunks=2)
