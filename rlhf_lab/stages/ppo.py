@@ -235,9 +235,9 @@ class PPOTrainer:
         """
         first, self.first_pass = self.first_pass, None
         actor_critic: Any = self.optimization.actor_critic
-        known = first.said if first and first.answers(part, actor_critic) else None
-        for only in (None,) if known else self.optimization.turns:
-            log_probs, entropies, values = known or actor_critic(
+        known = {first.asked: first.said} if first and first.answers(part, actor_critic) else {}
+        for only in self.optimization.turns:
+            log_probs, entropies, values = known.get(only) or actor_critic(
                 part, self.args.temperature, self.args.ent_coef > 0, only
             )
             terms: list[Loss] = []
@@ -365,7 +365,8 @@ class PPOTrainer:
         with self.accelerator.autocast():
             if with_critic:  # before all that needs no gradients: autocast remembers weights as they were first read
                 rows = next(self.minibatches(len(rollout)))
-                self.first_pass = FirstPass.of(rollout, rows, self.args, self.optimization.actor_critic)
+                asked = self.optimization.turns[0]
+                self.first_pass = FirstPass.of(rollout, rows, self.args, self.optimization.actor_critic, asked)
             return assess(
                 rollout,
                 self.models.policy,

@@ -139,18 +139,20 @@ def lay_out(prompts: Sequence[Sequence[int]], completions: Completions, scores: 
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What policy and critic say of the first minibatch of an update, with gradients.
+    """What the policy says of the first minibatch of an update, with gradients; the critic too, where it stands on the
+    policy's layers.
 
     The rollout has to know it, and no weight moves before the first step asks the same: so it is asked once.
     """
 
     rows: list[int]  # of the rollout, n of them
     part: Rollout  # these rows
+    asked: Asked
     said: tuple[Tensor, Tensor, Tensor]  # log-probs, entropies and values (n, T)
     versions: list[int]  # of the weights
 
     @classmethod
-    def of(cls, rollout: Rollout, rows: Tensor, args: PPOConfig, actor_critic: Any) -> "FirstPass | None":
+    def of(cls, rollout: Rollout, rows: Tensor, args: PPOConfig, actor_critic: Any, asked: Asked) -> "FirstPass | None":
         """The pass over these `rows`; None where it would hold more memory than a micro-batch does, where other
         processes have rows of the minibatch, and where gradients are switched off."""
         fits = len(rows) <= args.micro_batch_size and len(rollout) == args.rollout_batch_size
@@ -158,8 +160,8 @@ class FirstPass:
             return None
         chosen = rollout.by_length(rows)
         part = rollout.rows(chosen)
-        said = actor_critic(part, args.temperature, args.ent_coef > 0)
-        return cls(chosen, part, said, _versions(actor_critic))
+        said = actor_critic(part, args.temperature, args.ent_coef > 0, asked)
+        return cls(chosen, part, asked, said, _versions(actor_critic))
 
     def answers(self, part: Rollout, actor_critic: nn.Module) -> bool:
         """Whether `part` holds the same rows, and all weights are what they were."""
@@ -184,7 +186,7 @@ def assess(
 ) -> Rollout:
     """Fill in log-probs, reference log-probs and values, in batches of like length, each trimmed to its longest row.
 
-    Of the rows of `first` policy and critic are not asked again.
+    Of the rows of `first` nobody is asked again who was asked there.
     """
     log_probs, ref_log_probs, values = (torch.zeros_like(rollout.log_probs) for _ in range(3))
     for rows, part in _batches(rollout, range(len(rollout)), batch_size):
@@ -193,6 +195,9 @@ def assess(
     if first is not None:
         log_probs[first.rows, : first.part.num_tokens] = first.said[0]
         values[first.rows, : first.part.num_tokens] = first.said[2]
+        if first.asked == "policy" and critic is not None:
+            for rows, part in _batches(rollout, first.rows, batch_size):
+                values[rows, : part.num_tokens] = opinions(policy, critic, part, temperature, "none", "critic")[2]
     others = sorted(set(range(len(rollout))) - set(first.rows if first else ()))
     for rows, part in _batches(rollout, others, batch_size):
         if critic is None:
