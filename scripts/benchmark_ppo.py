@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--stops", action="store_true", help="a policy that ends its completions by EOS")
     parser.add_argument("--bf16", action="store_true", help="both in bf16, TRL's default; a GPU preset always is")
     parser.add_argument("--micro", type=int, help="rows that ours takes at once (default: the preset's); TRL takes all")
+    parser.add_argument("--batch", type=int, help="rows of a rollout and of a step (default: the preset's)")
     parser.add_argument("--overlap", type=int, metavar="CHUNKS", help="beside it, ours with ppo.overlap_chunks=CHUNKS")
     parser.add_argument("--waits", type=float, default=0.0, help="ms a completion that one more reward function waits")
     parser.add_argument("--updates", type=int, default=6)
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    PRESETS[args.preset] |= {"batch": args.batch} if args.batch else {}
     if args.waits and args.baseline:
         parser.error("--waits is for --overlap: TRL 1.12.0 takes no function beside its reward model")
     if args.worker:
@@ -125,6 +127,7 @@ def in_own_process(args: argparse.Namespace, side: str, folder: str) -> dict[str
     command = [sys.executable, __file__, "--worker", side, "--folder", folder, "--preset", args.preset]
     command += ["--updates", str(args.updates), *(["--stops"] if args.stops else [])]
     command += ["--micro", str(args.micro)] if args.micro else []
+    command += ["--batch", str(args.batch)] if args.batch else []
     command += ["--bf16"] if args.bf16 else []
     command += ["--waits", str(args.waits)] if args.waits else []
     command += ["--overlap", str(args.overlap)] if args.overlap else []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 Tokens = tuple[int, ...]
 MOST_COLUMNS = 128  # of a row whose prompts are short: attention to all columns costs more than a second copy
 COPIES = 4  # times a prompt's own length: a row is at least so wide before the prompt is written down again
+ROOM = 160  # columns that rows are tried at where every prompt and its answers take less: several then share a row
 TRIED = 48  # widths
 
 
@@ -33,8 +34,9 @@ def packed(texts: Sequence[tuple[Tokens, Tokens]]) -> list[Row]:
     sizes = [(len(prompt), [lengths[number] for number in numbers]) for prompt, numbers in groups.items()]
     longest = max(prompt + max(answers) for prompt, answers in sizes)
     widest = max(longest, *(_wanted(prompt, sum(answers)) for prompt, answers in sizes))
+    widest = max(widest, min(2 * widest, ROOM))
     widths = range(widest, longest - 1, -max(1, widest // TRIED))
-    best = min(widths, key=lambda width: _cells(_cuts(sizes, width)))
+    best = min(widths, key=lambda width: (_cells(_cuts(sizes, width)), width))
     return _rows(groups, _cuts(sizes, best))
 
 

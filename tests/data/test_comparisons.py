@@ -18,6 +18,7 @@ from transformers import (
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from rlhf_lab.data import packing
 from rlhf_lab.data.comparisons import ComparisonCollator, PromptSampler
 from rlhf_lab.stages.reward import ComparisonTrainer, can_share_prompts, score_sides
 
@@ -123,11 +124,12 @@ def some_pairs(*, margin: bool = False, num_prompts: int = 3, answers: int = 4) 
     return rows
 
 
-def test_a_batch_by_hand() -> None:
+def test_a_batch_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompt [5, 6] with the answers [7, 0] and [8, 9, 0], the second once more against [0]; prompt [4] with two.
 
-    Three rows of 5 columns take less room than two of 8, although [5, 6] is written twice.
+    Three rows of 5 columns take less room than two of 8, although [5, 6] is written twice. (One of 12 would take less.)
     """
+    monkeypatch.setattr(packing, "ROOM", 0)
     rows = [
         {"chosen_ids": [5, 6, 7, 0], "rejected_ids": [5, 6, 8, 9, 0], "prompt_length": 2},
         {"chosen_ids": [4, 7, 0], "rejected_ids": [4, 0], "prompt_length": 1},

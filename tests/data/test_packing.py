@@ -5,7 +5,7 @@ import random
 import pytest
 
 from rlhf_lab.data.comparisons import ComparisonCollator
-from rlhf_lab.data.packing import MOST_COLUMNS, Row, packed
+from rlhf_lab.data.packing import ROOM, Row, packed
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -51,16 +51,23 @@ def test_rows_of_short_prompts_stay_narrow() -> None:
     """Attention to all columns of one wide row costs more than a second copy of a short prompt."""
     texts = some_texts(1, range(100, 101), range(5, 6), range(5, 10))
     found = widths(packed(texts), texts)
-    assert max(found) <= MOST_COLUMNS
+    assert max(found) <= ROOM
     assert len(found) > 4
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_at_most_a_twentieth_of_a_batch_is_padding(seed: int) -> None:
-    """The lengths of the embedded default: 192 pairs of about 45 answers to two prompts or so; over twenty batches."""
+@pytest.mark.parametrize(
+    ("num_prompts", "answers", "prompt", "answer"),
+    [(14, range(8, 12), range(3, 22), range(4, 12)), (2, range(15, 30), range(6, 14), range(4, 12))],
+)
+def test_at_most_a_twentieth_of_a_batch_is_padding(
+    num_prompts: int, answers: range, prompt: range, answer: range, seed: int
+) -> None:
+    """Lengths as in the embedded default, 384 pairs of about 130 answers to 14 prompts, and as many answers to few
+    prompts; over twenty batches."""
     cells = tokens = 0
     for number in range(20):
-        texts = some_texts(2, range(15, 30), range(6, 14), range(4, 12), seed=100 * seed + number)
+        texts = some_texts(num_prompts, answers, prompt, answer, seed=100 * seed + number)
         found = widths(packed(texts), texts)
         cells, tokens = cells + len(found) * max(found), tokens + sum(found)
     assert 1 - tokens / cells <= 0.05
@@ -85,4 +92,4 @@ def test_no_row_is_empty_and_no_table_wider_than_its_widest_row_needs(seed: int)
     rows = packed(texts)
     assert all(rows)
     longest = max(len(prompt) + len(answer) for prompt, answer in texts)
-    assert longest <= max(widths(rows, texts)) <= max(MOST_COLUMNS, 4 * max(len(prompt) for prompt, _ in texts))
+    assert longest <= max(widths(rows, texts)) <= max(ROOM, 4 * max(len(prompt) for prompt, _ in texts))
