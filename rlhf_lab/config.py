@@ -206,6 +206,11 @@ class Experiment(Section):
                 "model.share_base=true needs a base that all adapters can be loaded on, and decides about adapters "
                 "itself; type model.init=pretrained sft.lora_r=0 ppo.share_value_trunk=false"
             )
+        if self.model.share_base and self.ppo.overlap_chunks > 1:
+            raise ValueError(
+                f"ppo.overlap_chunks={self.ppo.overlap_chunks}: with model.share_base=true policy and reward model are "
+                "adapters on one base, so one can not score while the other samples; type ppo.overlap_chunks=1"
+            )
         if self.ppo.seed not in (PPOConfig().seed, self.seed) or self.ppo.output_dir != PPOConfig().output_dir:
             raise ValueError(
                 f"ppo.seed={self.ppo.seed}, ppo.output_dir={self.ppo.output_dir!r}: in an experiment, seed and run "

@@ -297,3 +297,9 @@ def test_what_the_experiment_decides_is_refused_in_the_section(setting: str) -> 
     with pytest.raises(UserError, match=r"seed=\.\.\. and runs_dir"):
         load_experiment("assistant", [setting])
     assert load_experiment("assistant", ["seed=3", "ppo.seed=3"]).seed == 3
+
+
+def test_a_shared_base_can_not_score_while_it_samples() -> None:
+    """Said before the first stage, not after hours, when PPO is set up."""
+    with pytest.raises(UserError, match=r"overlap_chunks=2: with model.share_base=true .*type ppo.overlap_chunks=1"):
+        load_experiment(overrides=["model.share_base=true", "ppo.overlap_chunks=2"])

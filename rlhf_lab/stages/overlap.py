@@ -7,8 +7,11 @@ compute on the same CPU gain nothing. Leaves out the reference's and the critic'
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from rlhf_lab.errors import UserError
 from rlhf_lab.generation.sample import Completions
@@ -25,7 +28,9 @@ def sampled_and_scored(
 ) -> tuple[Completions, Scores]:
     """`sample` rows chunk by chunk, and have each chunk scored while the next is sampled; all rows in their order.
 
-    With several chunks `score` runs in another thread. What it raises is raised here, before one more is sampled.
+    With several chunks `score` runs in another thread, with this one's context variables and gradient mode. What it
+    raises is raised here, before one more chunk is sampled; chunks that wait for their scores are let go then, as they
+    are on Ctrl-C.
     """
     if num_chunks == 1:
         rows = slice(0, num_rows)
@@ -33,14 +38,16 @@ def sampled_and_scored(
         return completions, score(rows, completions)
     size = -(-num_rows // num_chunks)
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with_gradients = torch.is_grad_enabled()
     drawn: list[Completions] = []
     pending: list[Future[Scores]] = []
 
     def scored(rows: slice, completions: Completions, sampled: torch.cuda.Event | None) -> Scores:
-        with _on(stream, sampled):
+        with _on(stream, sampled), torch.set_grad_enabled(with_gradients):
             return score(rows, completions)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores") as thread:
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
+    try:
         for start in range(0, num_rows, size):
             rows = slice(start, min(start + size, num_rows))
             for judged in pending:
@@ -48,8 +55,11 @@ def sampled_and_scored(
                     judged.result()
             drawn.append(sample(rows))
             sampled = torch.cuda.current_stream(device).record_event() if stream else None
-            pending.append(thread.submit(scored, rows, drawn[-1], sampled))
-    return _joined(drawn), Scores.joined([judged.result() for judged in pending])
+            pending.append(thread.submit(copy_context().run, scored, rows, drawn[-1], sampled))
+        scores = [judged.result() for judged in pending]
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+    return _joined(drawn), Scores.joined(scores)
 
 
 @contextmanager
@@ -65,13 +75,20 @@ def _on(stream: torch.cuda.Stream | None, sampled: torch.cuda.Event | None) -> I
 
 
 def _joined(chunks: Sequence[Completions]) -> Completions:
+    """All rows, as wide as the widest chunk: an own `complete()` may cut each to its longest completion."""
+    width = max(chunk.ids.shape[1] for chunk in chunks)
     said = [chunk.log_probs for chunk in chunks if chunk.log_probs is not None]
     return Completions(
-        ids=torch.cat([chunk.ids for chunk in chunks]),
-        mask=torch.cat([chunk.mask for chunk in chunks]),
+        ids=_stacked([chunk.ids for chunk in chunks], width),
+        mask=_stacked([chunk.mask for chunk in chunks], width),
         stopped=torch.cat([chunk.stopped for chunk in chunks]),
-        log_probs=torch.cat(said) if len(said) == len(chunks) else None,
+        log_probs=_stacked(said, width) if len(said) == len(chunks) else None,
     )
+
+
+def _stacked(tables: Sequence[Tensor], width: int) -> Tensor:
+    """Tables (B, T) below each other, filled up with zeros on the right: what `mask` leaves out is read by nobody."""
+    return torch.cat([F.pad(table, (0, width - table.shape[1])) for table in tables])
 
 
 def check_overlap(num_chunks: int, scorers: Sequence[Scorer]) -> None:

@@ -169,7 +169,9 @@ class PPOTrainer:
             len(batch.ids),
             self.args.overlap_chunks,
             lambda rows: self.complete(batch.ids[rows], uniforms[rows], self.args.temperature),
-            lambda rows, completions: self._judge(batch.rows(rows), completions),
+            lambda rows, completions: self._judge(
+                batch if self.args.overlap_chunks == 1 else batch.rows(rows), completions
+            ),
             self.accelerator.device,
         )
         return self._gathered(self._with_models(batch, completions, scores))

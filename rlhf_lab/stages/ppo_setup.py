@@ -349,9 +349,9 @@ class Optimization:
 
     @property
     def turns(self) -> tuple[Asked, ...]:
-        """Who is asked for gradients, one after the other: both at once where the critic stands on the policy's layers,
-        and in a wrapper (DDP's, say), which waits for the gradients of all its weights."""
-        apart = isinstance(self.actor_critic, ActorCritic) and not isinstance(self.models.critic, ValueHead)
+        """Who is asked for gradients, one after the other: both at once where the critic is a head on the policy, and in
+        a wrapper (DDP's, say), which waits for the gradients of all its weights."""
+        apart = type(self.actor_critic) is ActorCritic and not isinstance(self.models.critic, ValueHead)
         return ("policy", "critic") if apart else (None,)
 
     def accumulate(self, *, is_last: bool) -> AbstractContextManager[Any]:

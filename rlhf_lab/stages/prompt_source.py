@@ -4,7 +4,7 @@ Which prompts an update gets depends on the seed and the update's number alone, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -30,10 +30,10 @@ class PromptBatch:
         ids = [encode_prompt(tokenizer, prompt)[-args.max_prompt_length :] for prompt in prompts]
         return cls(list(prompts), ids, {})
 
-    def rows(self, chosen: slice) -> "PromptBatch":
+    def rows(self, chosen: slice) -> Self:
         """Some of them."""
         columns = {name: values[chosen] for name, values in self.columns.items()}
-        return PromptBatch(self.prompts[chosen], self.ids[chosen], columns)
+        return replace(self, prompts=self.prompts[chosen], ids=self.ids[chosen], columns=columns)
 
 
 class PromptSource:

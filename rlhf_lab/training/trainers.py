@@ -122,7 +122,7 @@ class CarefulTrainer:
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         """transformers asks for it just before the optimizer steps; a finite loss can have a gradient that is not."""
         norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
-        if not math.isfinite(norm):
+        if norm is not None and not math.isfinite(norm):  # None: DeepSpeed, which skips such a step itself
             raise self.stopped("gradient that is not finite")
         return norm
 

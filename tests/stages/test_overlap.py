@@ -2,6 +2,7 @@
 
 import math
 import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,12 @@ def test_what_a_reward_function_raises_ends_training(tmp_path: Path) -> None:
     assert largest_difference(before, all_weights(trainer)) == 0.0
 
 
-def test_after_an_error_no_more_is_sampled() -> None:
+def test_after_an_error_no_more_is_sampled_or_scored() -> None:
     """The first chunk's score fails once the third is being sampled; when the second's begins, that is known."""
     third_is_being_sampled, second_is_being_scored = threading.Event(), threading.Event()
+    third_is_refused = threading.Event()
     sampled: list[int] = []
+    scored: list[int] = []
 
     def sample(rows: slice) -> Completions:
         sampled.append(rows.start)
@@ -114,9 +117,39 @@ def test_after_an_error_no_more_is_sampled() -> None:
         if rows.start == 0:
             assert third_is_being_sampled.wait(LONG_AGO)
             raise UserError("no score")
+        scored.append(rows.start)
         second_is_being_scored.set()
+        assert third_is_refused.wait(LONG_AGO)
         return Scores([0.0], [[]], [[0.0]])
 
     with pytest.raises(UserError, match="no score"):
         sampled_and_scored(6, 6, sample, score, torch.device("cpu"))
+    third_is_refused.set()  # raised while the second chunk was still being scored
+    for thread in threading.enumerate():
+        if thread.name.startswith("scores"):
+            thread.join(LONG_AGO)
     assert sampled == [0, 1, 2]
+    assert scored == [1]
+
+
+def test_scores_know_the_context_of_the_caller_and_chunks_may_differ_in_width() -> None:
+    """Gradient mode and context variables belong to a thread; an own complete() may cut to its longest completion."""
+    said = ContextVar("said", default="nothing")
+    said.set("something")
+    seen: list[tuple[str, bool]] = []
+
+    def sample(rows: slice) -> Completions:
+        ids = torch.full((2, 1 + rows.start), 7)
+        return Completions(ids, ids > 0, torch.tensor([True, False]), ids.float())
+
+    def score(rows: slice, completions: Completions) -> Scores:
+        seen.append((said.get(), torch.is_grad_enabled()))
+        return Scores([float(rows.start)] * 2, [[], []], [[None], [None]])
+
+    with torch.no_grad():
+        completions, scores = sampled_and_scored(4, 2, sample, score, torch.device("cpu"))
+    assert seen == [("something", False)] * 2
+    assert completions.rows() == [[7], [7], [7, 7, 7], [7, 7, 7]]
+    assert completions.log_probs is not None
+    assert completions.log_probs.tolist() == [[7, 0, 0], [7, 0, 0], [7, 7, 7], [7, 7, 7]]
+    assert scores.totals == [0.0, 0.0, 2.0, 2.0]
