@@ -349,8 +349,8 @@ class Optimization:
 
     @property
     def turns(self) -> tuple[Asked, ...]:
-        """Who is asked for gradients, one after the other: both at once where the critic is a head on the policy, and in
-        a wrapper (DDP's, say), which waits for the gradients of all its weights."""
+        """Who is asked for gradients, one after the other: both at once where the critic is a head on the policy, and
+        in a wrapper (DDP's, say), which waits for the gradients of all its weights."""
         apart = type(self.actor_critic) is ActorCritic and not isinstance(self.models.critic, ValueHead)
         return ("policy", "critic") if apart else (None,)
 
