@@ -37,6 +37,7 @@ def sampled_and_scored(
         completions = sample(rows)
         return completions, score(rows, completions)
     size = -(-num_rows // num_chunks)
+    chunks = [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     with_gradients = torch.is_grad_enabled()
     drawn: list[Completions] = []
@@ -48,11 +49,8 @@ def sampled_and_scored(
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
     try:
-        for start in range(0, num_rows, size):
-            rows = slice(start, min(start + size, num_rows))
-            for judged in pending:
-                if judged.done():
-                    judged.result()
+        for rows in chunks:
+            _raise_what_is_known(pending)
             drawn.append(sample(rows))
             sampled = torch.cuda.current_stream(device).record_event() if stream else None
             pending.append(thread.submit(copy_context().run, scored, rows, drawn[-1], sampled))
@@ -60,6 +58,11 @@ def sampled_and_scored(
     finally:
         thread.shutdown(wait=False, cancel_futures=True)
     return _joined(drawn), Scores.joined(scores)
+
+
+def _raise_what_is_known(pending: Sequence[Future[Scores]]) -> None:
+    for judged in (judged for judged in pending if judged.done()):
+        judged.result()
 
 
 @contextmanager
